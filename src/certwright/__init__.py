@@ -1,0 +1,3 @@
+"""Certwright: a self-hosted certificate manager."""
+
+__version__ = "0.1.0"

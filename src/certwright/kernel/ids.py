@@ -1,0 +1,33 @@
+"""Ids: a prefix that says what the thing is, and 26 characters that sort by the time of making.
+
+`cert_01k9p2…`: lower-case Crockford base 32 of a UUIDv7 (RFC 9562 section 5.7), so that keyset paging by id is
+paging by age and an id pasted into a ticket names its kind.
+"""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_LENGTH = 26
+_RANDOM_BITS = 74
+
+
+def new_id(prefix: str, at: datetime) -> str:
+    """A fresh id of kind `prefix`, ordered by `at` (milliseconds)."""
+    milliseconds = int(at.timestamp() * 1000) & ((1 << 48) - 1)
+    randomness = secrets.randbits(_RANDOM_BITS)
+    rand_a, rand_b = randomness >> 62, randomness & ((1 << 62) - 1)
+    number = milliseconds << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b
+    digits = []
+    for _ in range(_LENGTH):
+        number, digit = divmod(number, 32)
+        digits.append(_ALPHABET[digit])
+    return f"{prefix}_{''.join(reversed(digits))}"
+
+
+def is_id(text: str, prefix: str) -> bool:
+    """Whether `text` has the shape of an id of this kind; says nothing about whether it exists."""
+    head, _, tail = text.partition("_")
+    return head == prefix and len(tail) == _LENGTH and all(c in _ALPHABET for c in tail)
