@@ -1,0 +1,160 @@
+"""One typed, frozen Settings value per process, read from the environment and a TOML file and checked at start.
+
+Environment wins over the file: `CERTWRIGHT_LISTEN=0.0.0.0:8443` or `listen = "0.0.0.0:8443"` in
+`certwright.toml` of the data directory (or the file `CERTWRIGHT_CONFIG` names).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+
+from certwright.kernel.problems import Invalid, InvalidFields, Problem
+
+PREFIX = "CERTWRIGHT_"
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], BeforeValidator(_split)]
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """`"127.0.0.1:8443"`, `"[::1]:53"` or `"ns1.example.com:53"` as (host, port); raises ValueError."""
+    split = urlsplit("//" + text)
+    if split.hostname is None or split.port is None or split.path or split.username:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return split.hostname, split.port
+
+
+class Settings(BaseModel):
+    """Everything an operator can set. Durations are in seconds unless the name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("certwright")))
+    """Database, keyring and backups; made with mode 0700."""
+    database_url: SecretStr | None = None
+    """postgresql://… of an external server; unset means the embedded one below data_dir."""
+    database_pool: int = Field(default=12, ge=3, le=200)
+
+    listen: str = "127.0.0.1:8443"
+    public_url: str | None = None
+    """How users and CRL readers reach this server; default https://<listen>."""
+    organization: str = "Certwright"
+    """Name in the subjects of the built-in CA made at first start."""
+
+    allowed_networks: Networks = ()
+    """Private networks that checks, probes and webhooks may reach (default: public addresses only)."""
+    dns_servers: Words = ()
+    """Recursive resolvers as HOST:PORT; default the system's."""
+    dns_authoritative_port: int = Field(default=53, ge=1, le=65535)
+    validation_http_port: int = Field(default=80, ge=1, le=65535)
+    """Where file validation looks; anything but 80 is only right for a private network."""
+
+    smtp_host: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_security: str = Field(default="starttls", pattern="^(none|starttls|tls)$")
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_from: str = "certwright@localhost"
+
+    probe_interval: float = Field(default=300, gt=0)
+    sweep_interval: float = Field(default=1.0, gt=0)
+    """How often the worker looks for due rows."""
+    step_lease: float = Field(default=60, gt=0)
+    """After this long a step of a killed worker is run again."""
+    worker_heartbeat: float = Field(default=20, gt=0)
+    """A job whose worker was not heard of for this long is handed to another."""
+
+    session_hours: float = Field(default=12, gt=0, le=24 * 30)
+    log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
+    log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
+
+    @field_validator("listen")
+    @classmethod
+    def _listen(cls, value: str) -> str:
+        host_and_port(value)
+        return value
+
+    @field_validator("dns_servers")
+    @classmethod
+    def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for server in value:
+            host_and_port(server)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in ("http", "https"):
+            raise ValueError("it must begin with https:// or http://")
+        return value.rstrip("/") if value else None
+
+    @property
+    def base_url(self) -> str:
+        """The address users type, without a trailing slash."""
+        return self.public_url or f"https://{self.listen}"
+
+
+def load_settings(environ: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read file and environment; raises InvalidFields naming each wrong setting the way it was given."""
+    environ = os.environ if environ is None else environ
+    given: dict[str, Any] = {}
+    source: dict[str, str] = {}
+    path = _config_file(environ)
+    if path is not None:
+        try:
+            for key, value in tomllib.loads(path.read_text()).items():
+                given[key], source[key] = value, f"{key} in {path.name}"
+        except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+            raise Invalid(
+                "config_unreadable", f"The configuration file {path} can't be read: {error}.", field="CERTWRIGHT_CONFIG",
+                fix="Correct the file; it is TOML with one setting a line.",
+            ) from error  # fmt: skip
+    for variable, value in environ.items():
+        key = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and key in Settings.model_fields:
+            given[key], source[key] = value, variable
+    for key, value in (overrides or {}).items():
+        given[key], source[key] = value, key
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise InvalidFields(_setting_problem(e, source) for e in error.errors(include_input=False)) from None
+
+
+def _config_file(environ: Mapping[str, str]) -> Path | None:
+    named = environ.get(PREFIX + "CONFIG")
+    if named:
+        return Path(named)
+    default = Path(environ.get(PREFIX + "DATA_DIR") or platformdirs.user_data_dir("certwright")) / "certwright.toml"
+    return default if default.is_file() else None
+
+
+def _setting_problem(error: Any, source: Mapping[str, str]) -> Problem:
+    key = str(error["loc"][0]) if error["loc"] else "settings"
+    name = source.get(key, key)
+    if error["type"] == "extra_forbidden":
+        return Invalid("setting_unknown", f"There is no setting {key!r}.", field=name, fix="Check the spelling.")
+    reason = error["msg"].removeprefix("Value error, ")
+    return Invalid("setting_invalid", f"{name} is not usable: {reason}.", field=name, fix=f"Set {name} anew.")

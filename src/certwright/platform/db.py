@@ -1,0 +1,142 @@
+"""The database: one metadata, transactions that know they are open, and the columns every stepped table has.
+
+An outside call while a transaction is open would hold locks for as long as a stranger likes; `assert_no_transaction`
+makes that mistake loud instead of slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from certwright.kernel.problems import Invalid, Unavailable
+
+Tx = AsyncConnection
+"""A connection inside `Database.begin()`."""
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_open_transactions: ContextVar[int] = ContextVar("open_transactions", default=0)
+
+
+def id_column(name: str = "id", *args: Any, **kwargs: Any) -> sa.Column[str]:
+    """Ids compare as bytes: they sort by age whatever the database's locale."""
+    return sa.Column(name, sa.Text(collation="C"), *args, **kwargs)
+
+
+def at_column(name: str, **kwargs: Any) -> sa.Column[datetime]:
+    return sa.Column(name, sa.DateTime(timezone=True), **kwargs)
+
+
+def json_column(name: str, **kwargs: Any) -> sa.Column[Any]:
+    return sa.Column(name, JSONB(none_as_null=True), **kwargs)
+
+
+def tenant_columns() -> list[sa.Column[Any]]:
+    """Every tenant-owned row carries these; the filter on them lives in the access room alone."""
+    return [
+        id_column("account_id", sa.ForeignKey("accounts.id"), nullable=False),
+        id_column("project_id", sa.ForeignKey("projects.id"), nullable=False),
+    ]
+
+
+def step_columns() -> list[sa.Column[Any]]:
+    """What a table needs so that its rows move by steps (see platform.jobs)."""
+    return [
+        at_column("next_step_at"),
+        at_column("step_lease_until"),
+        sa.Column("step_attempts", sa.Integer, nullable=False, server_default="0"),
+        json_column("step_problem"),
+    ]
+
+
+def assert_no_transaction() -> None:
+    """Call before any outside call; an open transaction here is a mistake in our code, not a user's problem."""
+    if _open_transactions.get():
+        raise RuntimeError("an outside call was about to be made while a database transaction is open")
+
+
+class Database:
+    """The pool and the two ways to use it. URL: `postgresql://…` as asyncpg understands it."""
+
+    def __init__(self, url: str, *, pool_size: int = 12) -> None:
+        split = urlsplit(url)
+        if split.scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+            raise Invalid(
+                "database_url_invalid", "The database address is not a postgresql:// URL.",
+                field="CERTWRIGHT_DATABASE_URL", fix="Write postgresql://user:password@host/database.",
+            )  # fmt: skip
+        self.dsn = urlunsplit(split._replace(scheme="postgresql"))
+        self.engine: AsyncEngine = create_async_engine(
+            urlunsplit(split._replace(scheme="postgresql+asyncpg")),
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=False,
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=orjson.loads,
+            connect_args={"server_settings": {"application_name": "certwright", "timezone": "UTC"}, "timeout": 10},
+            hide_parameters=True,
+        )
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Tx]:
+        """One transaction: commits at the end, rolls back on any exception. Raises Unavailable `database_unavailable`."""
+        try:
+            async with self.engine.begin() as tx:
+                token = _open_transactions.set(_open_transactions.get() + 1)
+                try:
+                    yield tx
+                finally:
+                    _open_transactions.reset(token)
+        except (OperationalError, InterfaceError, OSError, TimeoutError, sa.exc.TimeoutError) as error:
+            raise _unavailable(error) from error
+        except DBAPIError as error:
+            raise_if_unavailable(error)
+            raise
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+    async def connect_raw(self) -> asyncpg.Connection[Any]:
+        """A connection of its own for LISTEN/NOTIFY; the caller closes it."""
+        return await asyncpg.connect(self.dsn, timeout=10, server_settings={"application_name": "certwright jobs"})
+
+
+def raise_if_unavailable(error: DBAPIError) -> None:
+    sqlstate = getattr(error.orig, "sqlstate", None) or ""
+    # 53: insufficient resources (disk full, too many connections); 57P: shutting down; 08: connection.
+    if sqlstate.startswith(("53", "57P", "08")) or error.connection_invalidated:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if sqlstate == "53100":
+        return Unavailable(
+            "database_disk_full", "The database can't write: its disk is full.", fix="Free space on the database's disk."
+        )
+    return Unavailable(
+        "database_unavailable",
+        "The database can't be reached at the moment.",
+        fix="Wait a moment; if it lasts, check that PostgreSQL runs and that CERTWRIGHT_DATABASE_URL is right.",
+    )

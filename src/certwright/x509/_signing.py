@@ -1,0 +1,78 @@
+"""What certificates and revocation lists share when they are signed: algorithm by key, trial key, seal, check.
+
+The library can only build a to-be-signed structure by signing it. So it signs with a throw-away key of the issuer's
+kind; that signature is dropped, and the real one comes from wherever the CA key lives: a file, an HSM, another process.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from certwright.kernel.problems import Invalid
+from certwright.x509 import _der
+from certwright.x509.keys import PublicKey, describe_public_key
+
+Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+
+# BR 7.1.3.2.2 ties the hash to the curve.
+_HASHES: Final[dict[str, Hash]] = {
+    "secp256r1": hashes.SHA256(),
+    "secp384r1": hashes.SHA384(),
+    "secp521r1": hashes.SHA512(),
+}
+
+
+def hash_for(public: object) -> Hash:
+    """The hash a CA key signs with. Raises Invalid `unsupported_key` for keys that can't be a CA's here."""
+    if isinstance(public, rsa.RSAPublicKey):
+        return hashes.SHA256()
+    if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _HASHES:
+        return _HASHES[public.curve.name]
+    raise Invalid(
+        "unsupported_key", f"A CA can't sign with a key of kind {describe_public_key(public)} here.", field="key",
+        fix="Use EC P-256, EC P-384 or RSA for the CA.",
+    )  # fmt: skip
+
+
+def scratch_key(public: PublicKey) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+    """A throw-away key whose signatures carry the same AlgorithmIdentifier as those of `public`'s owner."""
+    return _scratch(public.curve.name if isinstance(public, ec.EllipticCurvePublicKey) else "rsa")
+
+
+@lru_cache(maxsize=8)
+def _scratch(kind: str) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+    if kind == "rsa":
+        return rsa.generate_private_key(65537, 2048)
+    curves: dict[str, ec.EllipticCurve] = {c.name: c for c in (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1())}
+    return ec.generate_private_key(curves[kind])
+
+
+def outer_algorithm(signed: bytes) -> bytes:
+    """The AlgorithmIdentifier of a signed structure { tbs, algorithm, signature }, DER."""
+    return list(_der.elements(signed))[1]
+
+
+def seal(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
+    """The signed structure (RFC 5280 section 4.1.1), DER."""
+    return _der.sequence(tbs, algorithm, _der.bit_string(signature))
+
+
+def check_signature(public: PublicKey, signature: bytes, data: bytes) -> None:
+    """Raises Invalid `signature_mismatch` unless `public`'s owner made `signature` over `data`."""
+    algorithm = hash_for(public)
+    try:
+        if isinstance(public, rsa.RSAPublicKey):
+            public.verify(signature, data, padding.PKCS1v15(), algorithm)
+        elif isinstance(public, ec.EllipticCurvePublicKey):
+            public.verify(signature, data, ec.ECDSA(algorithm))
+    except InvalidSignature as error:
+        raise Invalid(
+            "signature_mismatch",
+            "The signature wasn't made by the issuer's key over what was checked; nothing was issued.",
+            fix="Check that the signing component holds the key of this very CA certificate.",
+        ) from error

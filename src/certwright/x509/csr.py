@@ -1,0 +1,204 @@
+"""Certificate signing requests (PKCS#10, RFC 2986): read those people upload, make our own."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from certwright.kernel.names import looks_like_ip, parse_dns_name, parse_ip
+from certwright.kernel.problems import Invalid, Problem
+from certwright.x509 import _der, _pem
+from certwright.x509.keys import PrivateKey, PublicKey, describe_public_key, judge_public_key, spki_sha256
+
+MAX_NAMES: Final = 1000
+
+_FIELD = "csr"
+_LABELS: Final = frozenset({"CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"})
+
+
+@dataclass(frozen=True, slots=True)
+class CsrFacts:
+    """What a request asks for: `dns_names` as A-labels in lower case, each once, a CN that is a name first."""
+
+    der: bytes
+    dns_names: tuple[str, ...]
+    ip_addresses: tuple[str, ...]
+    common_name: str | None
+    public_key: PublicKey
+    spki_sha256: str
+    key_algorithm: str
+
+
+def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
+    """Reads a server request, PEM or DER: checks its signature, judges its key, collects the SANs and the CN as names.
+
+    `public`: judge the key as a public CA does. Extensions other than the SAN, and the subject beyond its CN, are
+    ignored: profile and account decide those. Raises Invalid `csr_missing`, `csr_format`, `csr_bad_signature`,
+    `csr_no_names`, `csr_too_many_names`, `csr_unsupported_san`, `wrong_block`, `not_pem`, `bad_base64`, the codes of
+    `judge_public_key` and of `kernel.names.parse_dns_name`, or TooLarge (1 MiB); the field is always `csr`.
+    """
+    der = _der_of(data)
+    try:
+        csr = x509.load_der_x509_csr(der)
+        key = csr.public_key()
+    except UnsupportedAlgorithm as error:
+        raise Invalid(
+            "unsupported_key", "The request's public key is of a kind that isn't supported.", field=_FIELD,
+            fix="Use an EC P-256 key, or RSA of 2048 bits or more.",
+        ) from error  # fmt: skip
+    except (ValueError, x509.InvalidVersion) as error:
+        raise _wrong_or_unreadable(der) from error
+    judge_public_key(key, public=public, field=_FIELD)
+    if not isinstance(key, PublicKey):
+        raise _format("its key is of a kind that isn't supported")
+    if not _signature_is_valid(csr):
+        raise Invalid(
+            "csr_bad_signature", "The request isn't signed by its own key; it was changed after signing.", field=_FIELD,
+            fix="Make the request again and paste it unchanged.",
+        )  # fmt: skip
+    try:
+        common, dns, ips = _names(csr)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise _format("its subject or its extensions break the format") from error
+    return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key))
+
+
+def _der_of(data: bytes) -> bytes:
+    _pem.refuse_too_large(data, _FIELD)
+    if not data.strip():
+        raise Invalid(
+            "csr_missing", "There is no certificate signing request.", field=_FIELD,
+            fix="Paste the request; it begins with -----BEGIN CERTIFICATE REQUEST-----.",
+        )  # fmt: skip
+    if _der.is_whole_sequence(data):
+        return data
+    found = _pem.blocks(data, field=_FIELD)
+    requests = list(dict.fromkeys(b.body for b in found if b.label in _LABELS))
+    if len(requests) == 1:
+        return requests[0]
+    if requests:
+        raise _format(f"the text holds {len(requests)} different requests")
+    if found:
+        raise _wrong_block(_pem.in_words(found[0].label))
+    raise _format("it is neither PEM nor DER")
+
+
+def _wrong_or_unreadable(der: bytes) -> Invalid:
+    try:
+        x509.load_der_x509_certificate(der)
+    except (ValueError, x509.InvalidVersion):
+        return _format("it isn't a PKCS#10 request, or it is damaged")
+    return _wrong_block("a certificate")
+
+
+def _wrong_block(what: str) -> Invalid:
+    return Invalid(
+        "wrong_block", f"This is {what} where the certificate signing request belongs.", field=_FIELD,
+        fix="Paste the request; it begins with -----BEGIN CERTIFICATE REQUEST-----.",
+    )  # fmt: skip
+
+
+def _format(why: str) -> Invalid:
+    return Invalid(
+        "csr_format", f"The request can't be read: {why}.", field=_FIELD,
+        fix="Make it again, for instance with: openssl req -new -key <key> -subj / -addext subjectAltName=DNS:<name>.",
+    )  # fmt: skip
+
+
+def _signature_is_valid(csr: x509.CertificateSigningRequest) -> bool:
+    try:
+        return csr.is_signature_valid
+    except (UnsupportedAlgorithm, ValueError, TypeError):
+        return False  # MD5 and the like: not proof of possession of anything
+
+
+def _names(csr: x509.CertificateSigningRequest) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    attributes = csr.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    common = str(attributes[0].value).strip() if attributes else None
+    try:
+        san = list(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        san = []
+    if len(san) > MAX_NAMES:
+        raise Invalid(
+            "csr_too_many_names", f"The request holds {len(san)} names; at most {MAX_NAMES} are read.", field=_FIELD,
+            fix="Spread the names over several certificates.",
+        )  # fmt: skip
+    dns: dict[str, None] = {}
+    ips: dict[str, None] = {}
+    for name in san:
+        if isinstance(name, x509.DNSName):
+            dns[parse_dns_name(name.value, field=_FIELD).ascii] = None
+        elif isinstance(name, x509.IPAddress) and isinstance(name.value, ipaddress.IPv4Address | ipaddress.IPv6Address):
+            ips[str(name.value)] = None
+        else:
+            raise Invalid(
+                "csr_unsupported_san",
+                f"The request asks for {_SAN_WORDS.get(type(name), 'a name')}, which no server certificate holds.",
+                field=_FIELD,
+                fix="Make a request with host names and IP addresses only.",
+            )
+    if common and looks_like_ip(common):
+        ips = {str(parse_ip(common)): None} | ips
+    elif common and (as_dns := _common_name_as_dns(common, alone=not (dns or ips))) is not None:
+        dns = {as_dns: None} | dns
+    if not dns and not ips:
+        raise Invalid(
+            "csr_no_names", "The request holds no name a server certificate could be for.", field=_FIELD,
+            fix="Add the names as subject alternative names (-addext subjectAltName=DNS:www.example.com).",
+        )  # fmt: skip
+    return common, tuple(dns), tuple(ips)
+
+
+_SAN_WORDS: Final[dict[type, str]] = {
+    x509.RFC822Name: "an e-mail address",
+    x509.UniformResourceIdentifier: "a web address (URI)",
+    x509.DirectoryName: "a directory name",
+    x509.IPAddress: "an IP network",
+}
+
+
+def _common_name_as_dns(common: str, *, alone: bool) -> str | None:
+    """The CN as a host name; "My server" is no name, but a mistyped host name that stands alone is told."""
+    try:
+        name = parse_dns_name(common, field=_FIELD).ascii
+    except Problem:
+        if alone and "." in common and " " not in common:
+            raise
+        return None
+    # "server" or "localhost" beside real SANs is a leftover of a form, not a name somebody asks for.
+    return name if alone or "." in name else None
+
+
+def make_csr(
+    key: PrivateKey, dns_names: Sequence[str], ips: Sequence[str] = (), *, common_name: str | None = None
+) -> bytes:
+    """A DER request for these names (A-labels, addresses), signed by `key`.
+
+    The subject is empty unless `common_name` is given: names belong into the SAN (BR 7.1.4.3), but some CAs insist.
+    Raises ValueError for names that aren't ASCII or addresses that aren't any: callers pass judged names.
+    """
+    subject = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)] if common_name else []
+    names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
+    names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
+    builder = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name(subject))
+        .add_extension(x509.SubjectAlternativeName(names), critical=not subject)
+    )
+    return builder.sign(key, _hash_for(key)).public_bytes(serialization.Encoding.DER)
+
+
+def _hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return None
+    if isinstance(key, rsa.RSAPrivateKey) or not isinstance(key.curve, ec.SECP384R1 | ec.SECP521R1):
+        return hashes.SHA256()
+    return hashes.SHA384() if isinstance(key.curve, ec.SECP384R1) else hashes.SHA512()

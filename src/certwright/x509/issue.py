@@ -1,0 +1,660 @@
+"""Issuing: draft a certificate, judge the draft, have exactly those bytes signed, and put the parts together.
+
+draft_certificate -> approve (which lints and mints a one-time token) -> somebody signs `token.tbs` -> assemble. The
+signature may be made by an HSM or another process; what was judged is what is signed because the bytes travel in the
+token, and what comes back is checked against the issuer's public key before anybody believes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, final
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
+
+from certwright.kernel.names import looks_like_ip, parse_dns_name
+from certwright.kernel.problems import Invalid, Problem
+from certwright.x509 import _constraints, _der
+from certwright.x509._signing import check_signature, hash_for, outer_algorithm, scratch_key, seal
+from certwright.x509.certificates import CLIENT_AUTH, SERVER_AUTH, facts_of, tbs_fields
+from certwright.x509.keys import PrivateKey, PublicKey, judge_public_key, spki
+
+DAY: Final = 86_400
+BACKDATE: Final = timedelta(hours=1)
+RANDOM_SERIAL_BITS: Final = 152
+
+_KEY_USAGES: Final = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+    "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+
+
+# --- profiles ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What certificates of one kind hold. Key usages are RFC 5280's words in snake_case, `eku` dotted OIDs.
+
+    `max_seconds` counts both ends of the validity, as BR 6.3.2 does. `rsa_key_usage` comes on top for RSA keys.
+    `san`: which subject alternative names are allowed (`server`: DNS and IP, at least one; `any`: also e-mail and URI,
+    none needed; `none`). `crl_url` and `aia_url` say whether such a pointer goes in.
+    """
+
+    name: str
+    key_usage: frozenset[str]
+    eku: tuple[str, ...]
+    max_seconds: int
+    is_ca: bool = False
+    path_len: int | None = None
+    rsa_key_usage: frozenset[str] = frozenset()
+    san: Literal["server", "any", "none"] = "none"
+    crl_url: bool = True
+    aia_url: bool = True
+    policy_oids: tuple[str, ...] = ()
+
+
+_CA_USAGE: Final = frozenset({"key_cert_sign", "crl_sign"})
+
+ROOT: Final = Profile("root", _CA_USAGE, (), 7305 * DAY, is_ca=True, path_len=1, crl_url=False, aia_url=False)
+ISSUING: Final = Profile("issuing", _CA_USAGE, (SERVER_AUTH, CLIENT_AUTH), 1826 * DAY, is_ca=True, path_len=0)
+SERVER: Final = Profile(
+    "server",
+    frozenset({"digital_signature"}),
+    (SERVER_AUTH,),
+    199 * DAY,
+    rsa_key_usage=frozenset({"key_encipherment"}),
+    san="server",
+)
+CLIENT: Final = Profile("client", frozenset({"digital_signature"}), (CLIENT_AUTH,), 398 * DAY, san="any")
+BUILT_IN: Final[Mapping[str, Profile]] = {p.name: p for p in (ROOT, ISSUING, SERVER, CLIENT)}
+
+
+# --- what goes in ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A subject in the order BR 7.1.4.2 asks for; all empty is the empty subject, which suits server certificates."""
+
+    common_name: str | None = None
+    organization: str | None = None
+    organizational_unit: str | None = None
+    locality: str | None = None
+    state: str | None = None
+    country: str | None = None
+
+    def as_name(self) -> x509.Name:
+        """Raises Invalid `subject_invalid` for values X.520 has no room for."""
+        parts = (
+            (x509.NameOID.COUNTRY_NAME, self.country),
+            (x509.NameOID.STATE_OR_PROVINCE_NAME, self.state),
+            (x509.NameOID.LOCALITY_NAME, self.locality),
+            (x509.NameOID.ORGANIZATION_NAME, self.organization),
+            (x509.NameOID.ORGANIZATIONAL_UNIT_NAME, self.organizational_unit),
+            (x509.NameOID.COMMON_NAME, self.common_name),
+        )
+        try:
+            return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts if value])
+        except ValueError as error:
+            raise Invalid(
+                "subject_invalid", f"A part of the subject can't be used: {error}.", field="subject",
+                fix="The country is a two-letter code; common name and organisation have at most 64 characters.",
+            ) from error  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NameConstraints:
+    """Names a CA may (`permitted_…`) and may not (`excluded_…`) certify: DNS subtrees and networks such as 10.0.0.0/8.
+
+    RFC 5280 leaves a kind of name without any constraint free; DNS subtrees without networks here bar all addresses.
+    """
+
+    permitted_dns: tuple[str, ...] = ()
+    permitted_ips: tuple[str, ...] = ()
+    excluded_dns: tuple[str, ...] = ()
+    excluded_ips: tuple[str, ...] = ()
+
+    def as_extension(self) -> x509.NameConstraints:
+        """Raises Invalid `name_constraint_invalid`."""
+        excluded_ips = self.excluded_ips
+        if self.permitted_dns and not self.permitted_ips:
+            excluded_ips = ("0.0.0.0/0", "::/0")
+        try:
+            permitted = [*map(_dns_subtree, self.permitted_dns), *map(_ip_subtree, self.permitted_ips)]
+            excluded = [*map(_dns_subtree, self.excluded_dns), *map(_ip_subtree, excluded_ips)]
+            return x509.NameConstraints(permitted or None, excluded or None)
+        except ValueError as error:
+            raise Invalid(
+                "name_constraint_invalid", f"A name constraint can't be used: {str(error)[:120]}.",
+                field="name_constraints", fix="Write example.com for names and 10.0.0.0/8 for addresses; at least one.",
+            ) from error  # fmt: skip
+
+
+def _dns_subtree(text: str) -> x509.GeneralName:
+    return x509.DNSName(parse_dns_name(text.removeprefix("."), field="name_constraints").ascii)
+
+
+def _ip_subtree(text: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_network(text))
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerFacts:
+    """What of a CA's certificate binds those it issues. Made once per CA by `issuer_facts`, then re-used."""
+
+    der: bytes
+    subject: x509.Name
+    subject_der: bytes
+    public_key: PublicKey
+    spki_sha256: str
+    ski: bytes
+    not_before: datetime
+    not_after: datetime
+    path_len: int | None
+    may_sign_certificates: bool
+    may_sign_crls: bool
+    constraints: x509.NameConstraints | None
+
+
+def issuer_facts(der: bytes) -> IssuerFacts:
+    """Facts of a CA certificate (DER). Raises Invalid `not_a_ca`, `unsupported_key` and what `facts_of` raises."""
+    facts = facts_of(der)
+    cert = x509.load_der_x509_certificate(der)
+    public = cert.public_key()
+    hash_for(public)
+    found = {e.oid: e.value for e in cert.extensions}
+    basic = found.get(ExtensionOID.BASIC_CONSTRAINTS)
+    usage = found.get(ExtensionOID.KEY_USAGE)
+    constraints = found.get(ExtensionOID.NAME_CONSTRAINTS)
+    if not isinstance(public, PublicKey) or not isinstance(basic, x509.BasicConstraints) or not basic.ca:
+        raise Invalid(
+            "not_a_ca", "The issuer's certificate isn't one of a CA.", field="issuer", fix="Choose a CA certificate."
+        )
+    key_usage = usage if isinstance(usage, x509.KeyUsage) else None
+    return IssuerFacts(
+        der=der,
+        subject=cert.subject,
+        subject_der=tbs_fields(cert.tbs_certificate_bytes)[4],
+        public_key=public,
+        spki_sha256=facts.spki_sha256,
+        ski=bytes.fromhex(facts.ski) if facts.ski else key_identifier(public),
+        not_before=cert.not_valid_before_utc,
+        not_after=cert.not_valid_after_utc,
+        path_len=basic.path_length,
+        may_sign_certificates=key_usage is None or key_usage.key_cert_sign,
+        may_sign_crls=key_usage is None or key_usage.crl_sign,
+        constraints=constraints if isinstance(constraints, x509.NameConstraints) else None,
+    )
+
+
+def key_identifier(public: PublicKey) -> bytes:
+    """The subject key identifier: 160 bits of SHA-256 over the key's bits (RFC 7093 section 2, method 1)."""
+    _, bits = list(_der.children(spki(public)))
+    return hashlib.sha256(bits[1][1:]).digest()[:20]
+
+
+def new_serial() -> int:
+    """A serial with 152 random bits: 20 octets, positive (RFC 5280 4.1.2.2 admits no longer one)."""
+    return 1 << RANDOM_SERIAL_BITS | secrets.randbits(RANDOM_SERIAL_BITS)
+
+
+def validity(
+    profile: Profile, issuer: IssuerFacts | None, *, at: datetime, seconds: int | None = None
+) -> tuple[datetime, datetime]:
+    """notBefore and notAfter for a certificate made at `at`: an hour back for slow clocks, `seconds` long in all.
+
+    `seconds` counts both ends and defaults to the profile's maximum; the issuer's own validity cuts off either end.
+    """
+    start = at.astimezone(UTC).replace(microsecond=0) - BACKDATE
+    length = min(seconds or profile.max_seconds, profile.max_seconds)
+    if issuer is not None:
+        start = max(start, issuer.not_before)
+    end = start + timedelta(seconds=length - 1)
+    return start, min(end, issuer.not_after) if issuer is not None else end
+
+
+# --- drafting ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An unsigned certificate: the exact TBSCertificate and the AlgorithmIdentifier its signature will have (DER)."""
+
+    tbs: bytes
+    signature_algorithm: bytes
+    profile: Profile
+    issuer: IssuerFacts | None
+    signer: PublicKey
+
+
+def draft_certificate(
+    *,
+    profile: Profile,
+    subject: Subject,
+    names: Sequence[str],
+    public_key: PublicKey,
+    issuer: IssuerFacts | None,
+    serial: int,
+    not_before: datetime,
+    not_after: datetime,
+    crl_url: str | None = None,
+    aia_url: str | None = None,
+    name_constraints: NameConstraints | None = None,
+) -> Draft:
+    """Drafts a certificate; `issuer` None makes it self-signed, then `public_key` is the signer's.
+
+    `names` as A-labels, addresses, e-mail addresses or URIs, told apart by their look. Times are aware, whole seconds.
+    Raises Invalid `subject_invalid`, `name_constraint_invalid`, `draft_invalid`; whether the certificate is a *good*
+    one is for `lint` to say.
+    """
+    signer = issuer.public_key if issuer is not None else public_key
+    algorithm = hash_for(signer)
+    name = subject.as_name()
+    limits = name_constraints.as_extension() if name_constraints is not None else None
+    try:
+        # Handed over at once: each add_extension() copies the builder, together a third of the drafting time.
+        builder = x509.CertificateBuilder(
+            issuer_name=issuer.subject if issuer is not None else name,
+            subject_name=name,
+            public_key=public_key,
+            serial_number=serial,
+            not_valid_before=None,
+            not_valid_after=None,
+            extensions=[
+                x509.Extension(value.oid, critical, value)
+                for value, critical in _extensions(profile, name, names, public_key, issuer, crl_url, aia_url, limits)
+            ],
+        )
+        builder = builder.not_valid_before(not_before).not_valid_after(not_after)
+        scratch = builder.sign(scratch_key(signer), algorithm)
+    except (ValueError, TypeError) as error:
+        raise Invalid(
+            "draft_invalid", f"No certificate can hold this: {str(error)[:160]}.", field="certificate",
+            fix="Correct the value named.",
+        ) from error  # fmt: skip
+    der = scratch.public_bytes(serialization.Encoding.DER)
+    return Draft(scratch.tbs_certificate_bytes, outer_algorithm(der), profile, issuer, signer)
+
+
+def _extensions(
+    profile: Profile,
+    subject: x509.Name,
+    names: Sequence[str],
+    public_key: PublicKey,
+    issuer: IssuerFacts | None,
+    crl_url: str | None,
+    aia_url: str | None,
+    limits: x509.NameConstraints | None,
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    usages = _expected_usage(profile, public_key)
+    yield x509.BasicConstraints(ca=profile.is_ca, path_length=profile.path_len if profile.is_ca else None), True
+    yield x509.KeyUsage(**{word: word in usages for word in _KEY_USAGES}), True
+    if profile.eku:
+        yield x509.ExtendedKeyUsage([x509.ObjectIdentifier(oid) for oid in profile.eku]), False
+    if names:
+        yield x509.SubjectAlternativeName([_general_name(n) for n in names]), not len(subject.rdns)
+    own = key_identifier(public_key)
+    if profile.is_ca:
+        # Leaves carry none: nothing is looked up by it, and BR 7.1.2.7.6 discourages it.
+        yield x509.SubjectKeyIdentifier(own), False
+    yield x509.AuthorityKeyIdentifier(issuer.ski if issuer is not None else own, None, None), False
+    if profile.crl_url and crl_url:
+        point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl_url)], None, None, None)
+        yield x509.CRLDistributionPoints([point]), False
+    if profile.aia_url and aia_url:
+        where = x509.UniformResourceIdentifier(aia_url)
+        entry = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, where)
+        yield x509.AuthorityInformationAccess([entry]), False
+    if profile.policy_oids:
+        policies = [x509.PolicyInformation(x509.ObjectIdentifier(oid), None) for oid in profile.policy_oids]
+        yield x509.CertificatePolicies(policies), False
+    if limits is not None:
+        yield limits, True
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    if looks_like_ip(text):
+        return x509.IPAddress(ipaddress.ip_address(text))
+    if "://" in text:
+        return x509.UniformResourceIdentifier(text)
+    return x509.RFC822Name(text) if "@" in text else x509.DNSName(text)
+
+
+def _expected_usage(profile: Profile, public_key: object) -> frozenset[str]:
+    extra = profile.rsa_key_usage if isinstance(public_key, rsa.RSAPublicKey) else frozenset()
+    return profile.key_usage | extra
+
+
+# --- judging -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One broken rule: an error bars the signature, a warning doesn't."""
+
+    code: str
+    severity: Literal["error", "warning"]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Tbs:
+    """The draft as read back from its bytes, and what it is measured by."""
+
+    cert: x509.Certificate
+    fields: list[bytes]
+    extensions: dict[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
+    public_key: object
+    draft: Draft
+    at: datetime | None
+
+    @property
+    def profile(self) -> Profile:
+        return self.draft.profile
+
+    @property
+    def issuer(self) -> IssuerFacts | None:
+        return self.draft.issuer
+
+    def value(self, oid: x509.ObjectIdentifier) -> x509.ExtensionType | None:
+        extension = self.extensions.get(oid)
+        return extension.value if extension is not None else None
+
+    @property
+    def san(self) -> list[x509.GeneralName]:
+        value = self.value(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
+        return list(value) if isinstance(value, x509.SubjectAlternativeName) else []
+
+
+_Rule = Callable[[_Tbs], Iterator[Finding]]
+
+
+def _error(code: str, message: str) -> Finding:
+    return Finding(code, "error", message)
+
+
+def _serial_rule(tbs: _Tbs) -> Iterator[Finding]:
+    serial = tbs.cert.serial_number
+    if serial.bit_length() > 159:
+        yield _error("serial_too_long", "The serial number is longer than 20 octets.")
+    if serial.bit_length() <= 128:
+        yield _error("serial_too_short", "The serial number has room for fewer than 128 random bits.")
+
+
+def _validity_rule(tbs: _Tbs) -> Iterator[Finding]:
+    start, end = tbs.cert.not_valid_before_utc, tbs.cert.not_valid_after_utc
+    seconds = (end - start).total_seconds() + 1
+    if seconds <= 0:
+        yield _error("validity_reversed", "The validity ends before it begins.")
+    if seconds > tbs.profile.max_seconds:
+        limit = tbs.profile.max_seconds / DAY
+        yield _error("too_long_lived", f"The validity exceeds the {limit:g} days of profile {tbs.profile.name!r}.")
+    if tbs.issuer is not None and end > tbs.issuer.not_after:
+        yield _error("outlives_issuer", "The certificate would be valid longer than its issuer's.")
+    if tbs.issuer is not None and start < tbs.issuer.not_before:
+        yield _error("older_than_issuer", "The certificate would be valid before its issuer's.")
+    if tbs.at is not None and start < tbs.at - BACKDATE - timedelta(seconds=1):
+        yield _error("backdated", "The validity begins more than an hour ago.")
+    if tbs.at is not None and end <= tbs.at:
+        yield _error("already_expired", "The validity has already ended.")
+
+
+def _issuer_rule(tbs: _Tbs) -> Iterator[Finding]:
+    issuer = tbs.issuer
+    if issuer is None:
+        if tbs.fields[2] != tbs.fields[4]:
+            yield _error("issuer_name_mismatch", "A self-signed certificate must name itself as issuer.")
+        if not tbs.profile.is_ca:
+            yield _error("self_signed_leaf", "Only a root may be signed by its own key.")
+        return
+    if tbs.fields[2] != issuer.subject_der:
+        yield _error("issuer_name_mismatch", "The issuer's name isn't, octet for octet, the CA's subject.")
+    if not issuer.may_sign_certificates:
+        yield _error("issuer_may_not_sign", "The issuer's key usage doesn't include signing certificates.")
+    if hashlib.sha256(tbs.fields[5]).hexdigest() == issuer.spki_sha256:
+        yield _error("key_is_issuers", "The certificate would carry its issuer's own key.")
+    if tbs.profile.is_ca and issuer.path_len is not None:
+        basic = tbs.value(ExtensionOID.BASIC_CONSTRAINTS)
+        own = basic.path_length if isinstance(basic, x509.BasicConstraints) else None
+        if issuer.path_len == 0 or own is None or own >= issuer.path_len:
+            yield _error("path_too_long", "The issuer's path length doesn't admit this subordinate CA.")
+
+
+def _key_rule(tbs: _Tbs) -> Iterator[Finding]:
+    try:
+        judge_public_key(tbs.public_key, public=False)
+    except Problem as problem:
+        yield _error(problem.code, problem.message)
+
+
+_CRITICAL: Final = frozenset({ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.NAME_CONSTRAINTS})
+_NOT_CRITICAL: Final = frozenset(
+    {
+        ExtensionOID.EXTENDED_KEY_USAGE, ExtensionOID.AUTHORITY_KEY_IDENTIFIER, ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS, ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+        ExtensionOID.CERTIFICATE_POLICIES,
+    }
+)  # fmt: skip
+
+
+def _extension_rule(tbs: _Tbs) -> Iterator[Finding]:
+    for oid, extension in tbs.extensions.items():
+        if oid == ExtensionOID.SUBJECT_ALTERNATIVE_NAME:
+            if extension.critical != (not len(tbs.cert.subject.rdns)):
+                yield _error("san_criticality", "The SAN must be critical exactly when the subject is empty.")
+        elif oid not in _CRITICAL | _NOT_CRITICAL:
+            yield _error("unknown_extension", f"The extension {oid.dotted_string} belongs to no profile.")
+        elif extension.critical != (oid in _CRITICAL):
+            yield _error("extension_criticality", f"The extension {oid.dotted_string} has the wrong criticality.")
+
+
+def _purpose_rule(tbs: _Tbs) -> Iterator[Finding]:
+    profile = tbs.profile
+    basic = tbs.value(ExtensionOID.BASIC_CONSTRAINTS)
+    usage = tbs.value(ExtensionOID.KEY_USAGE)
+    eku = tbs.value(ExtensionOID.EXTENDED_KEY_USAGE)
+    policies = tbs.value(ExtensionOID.CERTIFICATE_POLICIES)
+    wanted = (profile.is_ca, profile.path_len if profile.is_ca else None)
+    if not isinstance(basic, x509.BasicConstraints) or (basic.ca, basic.path_length) != wanted:
+        yield _error("basic_constraints", f"The basic constraints aren't those of profile {profile.name!r}.")
+    if not isinstance(usage, x509.KeyUsage) or _usages(usage) != _expected_usage(profile, tbs.public_key):
+        yield _error("key_usage", f"The key usage isn't that of profile {profile.name!r}.")
+    ekus = tuple(o.dotted_string for o in eku) if isinstance(eku, x509.ExtendedKeyUsage) else ()
+    if ekus != profile.eku:
+        yield _error("extended_key_usage", f"The extended key usage isn't that of profile {profile.name!r}.")
+    found = policies if isinstance(policies, x509.CertificatePolicies) else ()
+    if tuple(p.policy_identifier.dotted_string for p in found) != profile.policy_oids:
+        yield _error("policies", f"The policies aren't those of profile {profile.name!r}.")
+
+
+def _usages(usage: x509.KeyUsage) -> frozenset[str]:
+    # The last two raise when key agreement is off, where they have no meaning.
+    words = _KEY_USAGES if usage.key_agreement else _KEY_USAGES[:7]
+    return frozenset(word for word in words if getattr(usage, word))
+
+
+def _identifier_rule(tbs: _Tbs) -> Iterator[Finding]:
+    ski = tbs.value(ExtensionOID.SUBJECT_KEY_IDENTIFIER)
+    aki = tbs.value(ExtensionOID.AUTHORITY_KEY_IDENTIFIER)
+    own = ski.digest if isinstance(ski, x509.SubjectKeyIdentifier) else None
+    if tbs.profile.is_ca and own is None:
+        yield _error("ski_missing", "A CA certificate needs a subject key identifier.")
+    expected = tbs.issuer.ski if tbs.issuer is not None else own
+    if not isinstance(aki, x509.AuthorityKeyIdentifier) or aki.key_identifier != expected:
+        yield _error("aki_mismatch", "The authority key identifier isn't the issuer's subject key identifier.")
+
+
+def _name_rule(tbs: _Tbs) -> Iterator[Finding]:
+    san, kind = tbs.san, tbs.profile.san
+    if kind == "none" and san:
+        yield _error("san_not_allowed", f"Profile {tbs.profile.name!r} has no subject alternative names.")
+    if not san and (kind == "server" or not len(tbs.cert.subject.rdns)):
+        yield _error("no_san", "The certificate would name nobody: it needs a subject alternative name.")
+    if len(set(san)) != len(san):
+        yield _error("duplicate_name", "A subject alternative name occurs twice.")
+    allowed: tuple[type[x509.GeneralName], ...] = (x509.DNSName, x509.IPAddress)
+    if kind == "any":
+        allowed += (x509.RFC822Name, x509.UniformResourceIdentifier)
+    texts = {str(name.value) for name in san}
+    for name in san:
+        if not isinstance(name, allowed):
+            yield _error("san_kind", f"Profile {tbs.profile.name!r} doesn't admit {type(name).__name__} names.")
+        elif isinstance(name, x509.DNSName):
+            yield from _dns_findings(name.value)
+    commons = tbs.cert.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    if kind == "server" and any(c.value not in texts for c in commons):
+        yield _error("cn_not_in_san", "The common name isn't among the subject alternative names.")
+
+
+def _dns_findings(value: str) -> Iterator[Finding]:
+    try:
+        if parse_dns_name(value).ascii != value:
+            yield _error("name_not_canonical", f"The name {value[:80]!r} isn't written as an A-label in lower case.")
+    except Problem as problem:
+        yield _error(problem.code, problem.message)
+
+
+def _constraint_rule(tbs: _Tbs) -> Iterator[Finding]:
+    if tbs.issuer is None or tbs.issuer.constraints is None:
+        return
+    try:
+        outside = _constraints.first_violation(tbs.issuer.constraints, _constraints.names_of(tbs.cert))
+    except _constraints.TooComplexError:
+        yield _error("too_many_constraints", "The issuer has too many name constraints to check.")
+        return
+    if outside is not None:
+        yield _error("name_constraint", f"The issuer may not certify the name {outside[:80]!r}.")
+
+
+def _pointer_rule(tbs: _Tbs) -> Iterator[Finding]:
+    points = tbs.value(ExtensionOID.CRL_DISTRIBUTION_POINTS)
+    access = tbs.value(ExtensionOID.AUTHORITY_INFORMATION_ACCESS)
+    urls = (
+        [n.value for p in points for n in p.full_name or ()] if isinstance(points, x509.CRLDistributionPoints) else []
+    )
+    if not urls and tbs.profile.crl_url:
+        yield Finding("no_crl_url", "warning", "Nothing tells clients where to learn of a revocation.")
+    if isinstance(access, x509.AuthorityInformationAccess):
+        urls += [entry.access_location.value for entry in access]
+    for url in urls:
+        parts = urlsplit(str(url))
+        if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in str(url)):
+            yield _error("bad_url", f"{str(url)[:80]!r} isn't an http or https address.")
+
+
+# The whole judgement, readable in one place.
+RULES: Final[tuple[_Rule, ...]] = (
+    _serial_rule,
+    _validity_rule,
+    _issuer_rule,
+    _key_rule,
+    _extension_rule,
+    _purpose_rule,
+    _identifier_rule,
+    _name_rule,
+    _constraint_rule,
+    _pointer_rule,
+)
+
+
+def lint(draft: Draft, *, at: datetime | None = None) -> tuple[Finding, ...]:
+    """What is wrong with the draft, read back from its very bytes. Empty means: sign it.
+
+    With `at` (aware) also that the validity begins at most an hour before and ends after it.
+    """
+    try:
+        cert = x509.load_der_x509_certificate(seal(draft.tbs, draft.signature_algorithm, b""))
+        tbs = _Tbs(cert, tbs_fields(draft.tbs), {e.oid: e for e in cert.extensions}, cert.public_key(), draft, at)
+    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion) as error:
+        return (_error("unreadable", f"The draft can't be read back: {str(error)[:120]}."),)
+    return tuple(finding for rule in RULES for finding in rule(tbs))
+
+
+_MINT: Final = object()
+
+
+@final
+class Linted:
+    """Proof that these bytes passed `lint`; good for one certificate. Only `approve` makes them."""
+
+    __slots__ = ("_draft", "_spent")
+
+    def __init__(self, mint: object, draft: Draft) -> None:
+        if mint is not _MINT:
+            raise TypeError("only approve() makes these")
+        self._draft = draft
+        self._spent = False
+
+    @property
+    def tbs(self) -> bytes:
+        """The octets to sign."""
+        return self._draft.tbs
+
+    @property
+    def hash_name(self) -> str:
+        """ "sha256", "sha384" or "sha512": what to sign them with; RSA with PKCS#1 v1.5."""
+        return hash_for(self._draft.signer).name
+
+    @property
+    def spent(self) -> bool:
+        return self._spent
+
+    def spend(self) -> Draft:
+        """Gives the draft out once; raises RuntimeError the second time."""
+        if self._spent:
+            raise RuntimeError("this token was already used for a certificate")
+        self._spent = True
+        return self._draft
+
+
+def approve(draft: Draft, *, at: datetime | None = None) -> Linted:
+    """Lints and mints the token. Raises Invalid `lint_failed` with every finding under `findings`."""
+    findings = lint(draft, at=at)
+    errors = [f for f in findings if f.severity == "error"]
+    if errors:
+        raise Invalid(
+            "lint_failed",
+            f"The certificate would break {len(errors)} rule(s), the first: {errors[0].message}",
+            field="certificate",
+            fix="Correct the request; nothing was signed.",
+            extra={"findings": [{"code": f.code, "severity": f.severity, "message": f.message} for f in findings]},
+        )
+    return Linted(_MINT, draft)
+
+
+def sign_with_key(private_key: PrivateKey, data: bytes) -> bytes:
+    """The software signer: ECDSA with SHA-256, -384 or -512 by curve (DER signature), RSA PKCS#1 v1.5 with SHA-256.
+
+    P-256 takes 0.02 ms, RSA 2048 0.6 ms, RSA 4096 3 ms of CPU. Raises Invalid `unsupported_key` for other keys.
+    """
+    algorithm = hash_for(private_key.public_key())
+    if isinstance(private_key, rsa.RSAPrivateKey):
+        return private_key.sign(data, padding.PKCS1v15(), algorithm)
+    assert isinstance(private_key, ec.EllipticCurvePrivateKey)  # hash_for refuses every other kind
+    return private_key.sign(data, ec.ECDSA(algorithm))
+
+
+def assemble(linted: Linted, signature: bytes) -> bytes:
+    """The certificate (DER) of what was linted and its signature, read back and verified. Spends the token.
+
+    Raises Invalid `signature_mismatch`; then nothing was issued and the serial must not be used again.
+    """
+    draft = linted.spend()
+    check_signature(draft.signer, signature, draft.tbs)
+    der = seal(draft.tbs, draft.signature_algorithm, signature)
+    if x509.load_der_x509_certificate(der).tbs_certificate_bytes != draft.tbs:
+        raise Invalid(
+            "signature_mismatch", "The assembled certificate doesn't hold what was checked; nothing was issued.",
+            fix="Report this with the product's version.",
+        )  # fmt: skip
+    return der

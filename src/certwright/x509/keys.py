@@ -1,0 +1,419 @@
+"""Private and public keys: make, store, read what people upload, and judge whether a certificate may carry them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from enum import StrEnum
+from typing import Any, Final, Protocol
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+from certwright.kernel.problems import Invalid
+from certwright.x509 import _der, _pem
+
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+
+RSA_MIN_BITS: Final = 2048
+# Not a matter of strength: one signature of a 16384-bit key takes seconds, which an upload may not cost.
+RSA_MAX_BITS: Final = 8192
+MAX_KEY_OCTETS: Final = 32 * 1024
+# 2,000,000 rounds take about a quarter of a second; an upload that names more is an attack or a mistake.
+MAX_KDF_ROUNDS: Final = 2_000_000
+MAX_SCRYPT_OCTETS: Final = 128 * 1024 * 1024
+
+
+class KeyAlgorithm(StrEnum):
+    """The algorithms a key can be made with here; uploads may also be P-521 and Ed25519."""
+
+    EC_P256 = "EC_P256"
+    EC_P384 = "EC_P384"
+    RSA_2048 = "RSA_2048"
+    RSA_3072 = "RSA_3072"
+    RSA_4096 = "RSA_4096"
+
+
+_CURVES: Final[dict[KeyAlgorithm, ec.EllipticCurve]] = {
+    KeyAlgorithm.EC_P256: ec.SECP256R1(),
+    KeyAlgorithm.EC_P384: ec.SECP384R1(),
+}
+_CURVE_WORDS: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+
+class HasPublicKey(Protocol):
+    """A certificate, a certificate signing request or a private key."""
+
+    def public_key(self) -> Any: ...
+
+
+# --- making and storing ------------------------------------------------------------------------------------------
+
+
+def generate(algorithm: KeyAlgorithm) -> PrivateKey:
+    """A fresh key. P-256 takes 0.02 ms, RSA 2048 about 30 ms, RSA 4096 about 300 ms of CPU: run RSA off the loop."""
+    if algorithm in _CURVES:
+        return ec.generate_private_key(_CURVES[algorithm])
+    return rsa.generate_private_key(65537, int(algorithm.value.removeprefix("RSA_")))
+
+
+def to_pkcs8_der(key: PrivateKey) -> bytes:
+    """The form keys are stored in (RFC 5208), unencrypted: the caller's envelope protects it."""
+    return key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def from_pkcs8_der(data: bytes) -> PrivateKey:
+    """Reads back `to_pkcs8_der`. Only for bytes we stored ourselves: RSA keys aren't validated (0.1 instead of 29 ms).
+
+    Raises ValueError or TypeError for anything else.
+    """
+    key = serialization.load_der_private_key(data, None, unsafe_skip_rsa_key_validation=True)
+    if not isinstance(key, PrivateKey):
+        raise TypeError("not a kind of key that is stored here")
+    return key
+
+
+def to_pkcs8_pem(key: PrivateKey, passphrase: bytes | None = None) -> bytes:
+    """PKCS#8 PEM; with a passphrase as PBES2 with AES-256-CBC (RFC 8018)."""
+    protection: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase:
+        protection = serialization.BestAvailableEncryption(passphrase)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+
+
+# --- naming ------------------------------------------------------------------------------------------------------
+
+
+def spki_sha256(holder: CertificatePublicKeyTypes | HasPublicKey) -> str:
+    """SHA-256 of the SubjectPublicKeyInfo as 64 hex digits, of a public key or of whatever holds one.
+
+    Equal values mean equal keys: this is how key, request and certificate are matched.
+    """
+    public = holder.public_key() if hasattr(holder, "public_key") else holder
+    return hashlib.sha256(spki(public)).hexdigest()
+
+
+def spki(public: CertificatePublicKeyTypes) -> bytes:
+    """The SubjectPublicKeyInfo (RFC 5280 section 4.1.2.7), DER."""
+    return public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def describe_public_key(pub: object) -> str:
+    """For people: "EC P-256", "RSA 2048", "Ed25519"; other kinds by their own name."""
+    if isinstance(pub, rsa.RSAPublicKey):
+        return f"RSA {pub.key_size}"
+    if isinstance(pub, ec.EllipticCurvePublicKey):
+        return f"EC {_CURVE_WORDS.get(pub.curve.name, pub.curve.name)}"
+    if isinstance(pub, ed25519.Ed25519PublicKey):
+        return "Ed25519"
+    return type(pub).__name__.removesuffix("PublicKey")
+
+
+# --- judging -----------------------------------------------------------------------------------------------------
+
+
+def _primes_below(limit: int) -> tuple[int, ...]:
+    return tuple(n for n in range(2, limit) if all(n % p for p in range(2, math.isqrt(n) + 1)))
+
+
+def _powers_of_65537(prime: int) -> frozenset[int]:
+    found, value = set(), 1
+    while value not in found:
+        found.add(value)
+        value = value * 65537 % prime
+    return frozenset(found)
+
+
+_SMALL_PRODUCT: Final = math.prod(_primes_below(752))
+# CVE-2017-15361: primes were k*M + 65537^a mod M with M a product of the first primes, so that the modulus is a power
+# of 65537 modulo each of them. Up to 167 all sizes are caught; an honest modulus passes by chance once in 200 million.
+_ROCA: Final = tuple((p, powers) for p in _primes_below(168) if p > 2 and len(powers := _powers_of_65537(p)) < p - 1)
+_FERMAT_ROUNDS: Final = 100
+
+
+def _has_roca_fingerprint(modulus: int) -> bool:
+    return all(modulus % prime in powers for prime, powers in _ROCA)
+
+
+def _has_close_primes(modulus: int) -> bool:
+    """Fermat's factorisation for 100 rounds, as BR 6.1.1.3 asks."""
+    a = math.isqrt(modulus)
+    if a * a < modulus:
+        a += 1
+    for _ in range(_FERMAT_ROUNDS):
+        rest = a * a - modulus
+        # A square ends in 0, 1, 4 or 9 modulo 16; the root is only drawn for those.
+        if rest & 15 in (0, 1, 4, 9) and math.isqrt(rest) ** 2 == rest:
+            return True
+        a += 1
+    return False
+
+
+def judge_public_key(pub: object, *, public: bool, field: str = "key") -> None:
+    """Refuses keys that no certificate may carry (BR 6.1.1.3, 6.1.5, 6.1.6).
+
+    RSA: 2048 to 8192 bits, a multiple of 8, odd exponent from 65537 below 2^256, no factor below 752, neither ROCA nor
+    close primes. EC: P-256, P-384, P-521. Ed25519 only where `public` is false. Raises Invalid `weak_key`,
+    `key_too_large`, `unsupported_curve` or `unsupported_key`.
+    """
+    if isinstance(pub, rsa.RSAPublicKey):
+        _judge_rsa(pub, field)
+    elif isinstance(pub, ec.EllipticCurvePublicKey):
+        if pub.curve.name not in _CURVE_WORDS:
+            raise Invalid(
+                "unsupported_curve",
+                f"The key is on the curve {pub.curve.name}, which clients don't accept.",
+                field=field,
+                fix="Make a new key on P-256 (or P-384).",
+            )
+    elif isinstance(pub, ed25519.Ed25519PublicKey):
+        if public:
+            raise Invalid(
+                "unsupported_curve", "Publicly trusted certificates can't carry Ed25519 keys.", field=field,
+                fix="Make a new key on P-256, or use a private CA.",
+            )  # fmt: skip
+    else:
+        raise Invalid(
+            "unsupported_key", f"Keys of kind {describe_public_key(pub)} can't be certified here.", field=field,
+            fix="Use an EC P-256 key, or RSA of 2048 bits or more.",
+        )  # fmt: skip
+
+
+def _judge_rsa(pub: rsa.RSAPublicKey, field: str) -> None:
+    bits = pub.key_size
+    if bits > RSA_MAX_BITS:
+        raise Invalid(
+            "key_too_large", f"The RSA key has {bits} bits; at most {RSA_MAX_BITS} are supported.", field=field,
+            fix="Make a new key: EC P-256, or RSA of 2048, 3072 or 4096 bits.",
+        )  # fmt: skip
+    numbers = pub.public_numbers()
+    n, e = numbers.n, numbers.e
+    why: str | None = None
+    if bits < RSA_MIN_BITS:
+        why = f"The RSA key has {bits} bits; at least {RSA_MIN_BITS} are needed."
+    elif bits % 8:
+        why = f"The RSA key has {bits} bits, which isn't a multiple of 8."
+    elif e % 2 == 0 or not 65537 <= e < 2**256:
+        why = "The RSA key's public exponent must be odd, at least 65537 and below 2^256."
+    elif math.gcd(n, _SMALL_PRODUCT) != 1:
+        why = "The RSA key's modulus has a small factor, so anyone can compute the private key."
+    elif _has_roca_fingerprint(n):
+        why = "The RSA key was made by a chip with the ROCA fault (CVE-2017-15361) and can be broken."
+    elif _has_close_primes(n):
+        why = "The RSA key's two primes are close together, so anyone can compute the private key."
+    if why:
+        raise Invalid(
+            "weak_key",
+            why,
+            field=field,
+            fix="Make a new key: EC P-256, or RSA of 2048 bits or more.",
+        )
+
+
+# --- reading uploads ---------------------------------------------------------------------------------------------
+
+_FIELD = "private_key"
+_KEY_LABELS: Final = frozenset({"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"})
+
+
+def read_private_key(text: bytes, passphrase: bytes | None = None) -> PrivateKey:
+    """Reads a key a person uploads: PEM or DER; PKCS#1, PKCS#8, SEC1 with or without EC PARAMETERS; also encrypted.
+
+    Certificates beside the key are ignored, so that a combined PEM works; a passphrase given for an unencrypted key
+    too. An RSA key is checked by its numbers and one trial signature (about 1 ms) and not for strength: that is
+    `judge_public_key`. Raises Invalid `key_missing`, `wrong_block`, `ec_parameters_only`, `key_encrypted`,
+    `wrong_passphrase`, `key_format`, `not_pem`, `bad_base64`, `key_too_large` or TooLarge. No message holds key
+    material.
+    """
+    _pem.refuse_too_large(text, _FIELD)
+    if not text.strip():
+        raise Invalid(
+            "key_missing", "There is no private key.", field=_FIELD,
+            fix="Paste the key file's content, from -----BEGIN to -----END.",
+        )  # fmt: skip
+    if b"-----BEGIN" not in _pem.normalise(text) and _der.is_whole_sequence(text):
+        return _checked(_load(text, _is_encrypted_pkcs8(text), passphrase, pem=False))
+    found = _pem.blocks(text, field=_FIELD)
+    keys = list(dict.fromkeys(b for b in found if b.label in _KEY_LABELS))
+    if not keys:
+        raise _no_key(found)
+    if len(keys) > 1:
+        raise _key_format(
+            f"The text holds {len(keys)} different private keys.",
+            "Paste exactly one private key.",
+        )
+    block = keys[0]
+    encrypted = block.label == "ENCRYPTED PRIVATE KEY" or any("ENCRYPTED" in line for line in block.headers)
+    if not any("ENCRYPTED" in line for line in block.headers):
+        if _is_encrypted_pkcs8(block.body):
+            encrypted = True
+        # Without RFC 1421 encryption the octets say which format they are, better than a label someone retyped.
+        return _checked(_load(block.body, encrypted, passphrase, pem=False))
+    return _checked(_load(block.text(), encrypted, passphrase, pem=True))
+
+
+def _no_key(found: tuple[_pem.Block, ...]) -> Invalid:
+    labels = [b.label for b in found]
+    if not labels:
+        return Invalid(
+            "key_missing", "There is no private key in the text.", field=_FIELD,
+            fix="Paste the key file's content; it begins with -----BEGIN PRIVATE KEY----- or similar.",
+        )  # fmt: skip
+    if "OPENSSH PRIVATE KEY" in labels:
+        return _key_format(
+            "The key is in OpenSSH's own format.",
+            "Convert a copy: ssh-keygen -p -m PEM -f <copy>.",
+        )
+    unread = [label for label in labels if label.endswith("PRIVATE KEY")]
+    if unread:
+        return _key_format(
+            f"Keys of kind {unread[0]} aren't supported.",
+            "Make a new key: EC P-256 or RSA 2048.",
+        )
+    if set(labels) == {"EC PARAMETERS"}:
+        return Invalid(
+            "ec_parameters_only", "The text holds only the curve's parameters, not the key.", field=_FIELD,
+            fix="Paste also the block -----BEGIN EC PRIVATE KEY----- that follows in the key file.",
+        )  # fmt: skip
+    return Invalid(
+        "wrong_block",
+        f"This is {_pem.in_words(labels[0])} where the private key belongs.",
+        field=_FIELD,
+        fix="Paste the private key here; it begins with -----BEGIN PRIVATE KEY----- or similar.",
+    )
+
+
+def _key_format(message: str, fix: str) -> Invalid:
+    return Invalid("key_format", message, field=_FIELD, fix=fix)
+
+
+_UNREADABLE = "The private key can't be read: it is neither PKCS#8, PKCS#1 nor SEC1."
+
+
+def _load(data: bytes, encrypted: bool, passphrase: bytes | None, *, pem: bool) -> object:
+    if len(data) > 2 * MAX_KEY_OCTETS:
+        raise _key_format(
+            "The key block is far larger than any private key.",
+            "Paste one private key.",
+        )
+    if encrypted and not passphrase:
+        raise Invalid(
+            "key_encrypted", "The private key is encrypted.", field=_FIELD,
+            fix="Enter its passphrase; it is used once and forgotten.",
+        )  # fmt: skip
+    if encrypted and not pem:
+        _refuse_slow_kdf(data)
+    load = serialization.load_pem_private_key if pem else serialization.load_der_private_key
+    try:
+        return load(data, passphrase if encrypted else None, unsafe_skip_rsa_key_validation=True)
+    except UnsupportedAlgorithm:
+        raise _key_format(
+            "The private key uses an algorithm, curve or encryption that isn't supported.",
+            "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>; or make a new EC P-256 key.",
+        ) from None
+    except (ValueError, TypeError, OverflowError):
+        # `from None`: the library's error may quote what it was parsing.
+        if encrypted:
+            raise Invalid(
+                "wrong_passphrase", "The passphrase doesn't open this private key.", field="passphrase",
+                fix="Check the passphrase; capital letters and spaces count.",
+            ) from None  # fmt: skip
+        raise _key_format(_UNREADABLE, "Convert it with: openssl pkcs8 -topk8 -nocrypt -in <key>.") from None
+
+
+def _is_encrypted_pkcs8(data: bytes) -> bool:
+    """EncryptedPrivateKeyInfo is SEQUENCE { AlgorithmIdentifier, OCTET STRING }; every other key begins INTEGER."""
+    try:
+        return [tag for tag, _ in _der.children(data)] == [
+            _der.SEQUENCE,
+            _der.OCTET_STRING,
+        ]
+    except _der.BadDerError:
+        return False
+
+
+_PBES2 = bytes.fromhex("2a864886f70d01050d")
+_SCRYPT = bytes.fromhex("2b06010401da47040b")
+
+
+def _refuse_slow_kdf(data: bytes) -> None:
+    """Reads the work factor out of the clear header before any work is done (RFC 8018, RFC 7914)."""
+    try:
+        algorithm = next(_der.elements(data))
+        oid, parameters = _oid_and_parameters(algorithm)
+        if oid == _PBES2:
+            oid, parameters = _oid_and_parameters(next(_der.elements(parameters)))
+        numbers = [
+            int.from_bytes(body, "big") for tag, body in _der.children(parameters) if tag == _der.INTEGER
+        ]  # PBKDF2 and PKCS#12: rounds (and a key length); scrypt: N, r, p (and a key length)
+    except (_der.BadDerError, StopIteration):
+        raise _key_format(
+            _UNREADABLE,
+            "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.",
+        ) from None
+    if oid == _SCRYPT:
+        too_slow = 128 * math.prod(numbers[:3]) > MAX_SCRYPT_OCTETS
+    else:
+        too_slow = any(n > MAX_KDF_ROUNDS for n in numbers)
+    if too_slow:
+        raise _key_format(
+            "The private key's encryption asks for more work than is done for an upload.",
+            f"Encrypt it again with at most {MAX_KDF_ROUNDS} rounds, or upload it decrypted.",
+        )
+
+
+def _oid_and_parameters(algorithm: bytes) -> tuple[bytes, bytes]:
+    parts = list(_der.elements(algorithm))
+    if len(parts) < 2 or parts[0][0] != _der.OBJECT_IDENTIFIER:
+        raise _der.BadDerError("not an AlgorithmIdentifier")
+    return parts[0][2:], parts[1]
+
+
+def _checked(key: object) -> PrivateKey:
+    if isinstance(key, rsa.RSAPrivateKey):
+        _check_rsa(key)
+        return key
+    if isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+        return key  # the library has checked that the public half belongs to the private one
+    raise _key_format(
+        "Private keys of this kind aren't supported.",
+        "Make a new key: EC P-256, or RSA of 2048 bits or more.",
+    )
+
+
+def _check_rsa(key: rsa.RSAPrivateKey) -> None:
+    """Arithmetic first, so that no crafted number reaches the signing code; primality is left to the signature."""
+    if key.key_size > RSA_MAX_BITS:
+        raise Invalid(
+            "key_too_large", f"The RSA key has {key.key_size} bits; at most {RSA_MAX_BITS} are supported.",
+            field=_FIELD, fix="Make a new key: EC P-256, or RSA of 2048, 3072 or 4096 bits.",
+        )  # fmt: skip
+    damaged = _key_format(
+        "The RSA key's numbers don't fit together; the file is damaged.",
+        "Use a good copy, or make a new key.",
+    )
+    numbers = key.private_numbers()
+    p, q, d = numbers.p, numbers.q, numbers.d
+    n, e = numbers.public_numbers.n, numbers.public_numbers.e
+    fits = (
+        p > 2 and q > 2 and p % 2 and q % 2 and e % 2 and e > 1
+        and p * q == n
+        and 0 < d < n
+        and e * d % (p - 1) == 1 and e * d % (q - 1) == 1
+        and numbers.dmp1 == d % (p - 1) and numbers.dmq1 == d % (q - 1)
+        and 0 < numbers.iqmp < p and numbers.iqmp * q % p == 1
+    )  # fmt: skip
+    if not fits:
+        raise damaged
+    try:
+        signature = key.sign(b"trial", padding.PKCS1v15(), hashes.SHA256())
+        key.public_key().verify(signature, b"trial", padding.PKCS1v15(), hashes.SHA256())
+    except (ValueError, InvalidSignature):
+        raise damaged from None

@@ -1,0 +1,485 @@
+"""Issuing: drafts, the lint rule by rule, the one-time token, and what openssl and pkilint say of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from pkilint import finding_filter, loader, validation
+from pkilint.cabf import serverauth
+from pkilint.cabf.serverauth import serverauth_constants
+from pkilint.pkix import certificate, extension
+from pkilint.pkix import name as pkix_name
+from tests.x509.factory import AIA_URL, CRL_URL, NOW, hierarchy, issued, key, openssl
+
+from certwright.kernel.problems import Invalid
+from certwright.x509 import certificates, issue, keys
+from certwright.x509._signing import outer_algorithm
+from certwright.x509.issue import CLIENT, ISSUING, ROOT, SERVER, Draft, NameConstraints, Profile, Subject
+from certwright.x509.keys import KeyAlgorithm
+
+H = hierarchy()
+ISSUER = H.issuer
+LEAF_KEY = key(which="leaf of issue")
+EC_CAS = [KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384]
+CAS = [*EC_CAS, KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_4096]
+
+
+def draft(**changed: Any) -> Draft:
+    """A good server draft but for what is changed."""
+    profile = changed.get("profile", SERVER)
+    issuer = changed.get("issuer", ISSUER)
+    not_before, not_after = issue.validity(profile, issuer, at=NOW)
+    facts: dict[str, Any] = {
+        "profile": profile,
+        "subject": Subject(),
+        "names": ["www.certwright.dev"],
+        "public_key": LEAF_KEY.public_key(),
+        "issuer": issuer,
+        "serial": issue.new_serial(),
+        "not_before": not_before,
+        "not_after": not_after,
+        "crl_url": CRL_URL,
+        "aia_url": AIA_URL,
+    }
+    return issue.draft_certificate(**(facts | changed))
+
+
+def codes(made: Draft) -> set[str]:
+    return {finding.code for finding in issue.lint(made, at=NOW)}
+
+
+def chained(tmp_path: Path, *ders: bytes) -> list[str]:
+    paths = []
+    for number, der in enumerate(ders):
+        path = tmp_path / f"{number}.pem"
+        path.write_text(certificates.to_pem(der))
+        paths.append(str(path))
+    return paths
+
+
+# --- good ones ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", CAS)
+def test_openssl_verifies_a_chain_of_every_ca_algorithm_strictly(algorithm: KeyAlgorithm, tmp_path: Path) -> None:
+    h = hierarchy(algorithm)
+    root, issuing, leaf = chained(tmp_path, h.root, h.issuing, h.leaf)
+    said = openssl(
+        "verify", "-x509_strict", "-purpose", "sslserver", "-verify_hostname", "www.certwright.dev",
+        "-attime", str(int(NOW.timestamp())), "-CAfile", root, "-untrusted", issuing, leaf,
+    )  # fmt: skip
+    assert said.strip().endswith(b"OK")
+    certificates.verify_chain(h.leaf, [h.issuing], [h.root], at=NOW, name="www.certwright.dev")
+
+
+@pytest.mark.parametrize("algorithm", [*KeyAlgorithm])
+def test_a_leaf_may_have_a_key_of_every_algorithm(algorithm: KeyAlgorithm) -> None:
+    own = key(algorithm)
+    der = issued(SERVER, Subject(), ["a.certwright.dev"], own, H.issuing_key, ISSUER)
+    usage = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.digital_signature
+    assert usage.key_encipherment == algorithm.name.startswith("RSA")
+    assert certificates.key_matches(own, certificates.facts_of(der))
+
+
+def test_a_client_certificate_names_a_person_and_verifies_for_clients(tmp_path: Path) -> None:
+    der = issued(
+        CLIENT, Subject("Ada", organization="Tests"), ["ada@certwright.dev", "spiffe://certwright.dev/ada"], LEAF_KEY,
+        H.issuing_key, ISSUER,
+    )  # fmt: skip
+    root, issuing, leaf = chained(tmp_path, H.root, H.issuing, der)
+    at = str(int(NOW.timestamp()))
+    openssl(
+        "verify", "-x509_strict", "-purpose", "sslclient", "-attime", at, "-CAfile", root, "-untrusted", issuing, leaf
+    )
+    assert certificates.facts_of(der).eku == (certificates.CLIENT_AUTH,)
+
+
+def test_an_imported_ca_may_use_string_types_of_its_own(tmp_path: Path) -> None:
+    # A PrintableString subject must come back octet for octet as the issuer of what is signed; we write UTF8String.
+    (tmp_path / "c.cnf").write_text(
+        "[req]\ndistinguished_name=d\nstring_mask=default\nprompt=no\nx509_extensions=e\n[d]\nO=Old\nCN=Old CA\n"
+        "[e]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n"
+    )
+    openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "k.pem", "-out",
+        "c.pem", "-config", "c.cnf", "-days", "3650", cwd=tmp_path,
+    )  # fmt: skip
+    ca_key = keys.read_private_key((tmp_path / "k.pem").read_bytes())
+    ca = certificates.read_certificate((tmp_path / "c.pem").read_bytes())
+    assert b"\x13\x06Old CA" in ca.der  # 0x13 is PrintableString
+    at = ca.not_before + timedelta(days=1)
+    leaf = issued(SERVER, Subject(), ["a.certwright.dev"], LEAF_KEY, ca_key, issue.issuer_facts(ca.der), at=at)
+    certificates.verify_chain(leaf, [], [ca.der], at=at, name="a.certwright.dev")
+
+
+def test_validity_is_an_hour_back_and_as_long_as_asked_with_both_ends() -> None:
+    start, end = issue.validity(SERVER, None, at=NOW, seconds=90 * issue.DAY)
+    assert start == NOW - timedelta(hours=1)
+    assert end - start == timedelta(days=90, seconds=-1)
+
+
+def test_validity_is_cut_by_the_profile_and_by_the_issuer_at_both_ends() -> None:
+    start, end = issue.validity(SERVER, None, at=NOW, seconds=10**9)
+    assert end - start == timedelta(days=199, seconds=-1)
+    start, _ = issue.validity(SERVER, ISSUER, at=ISSUER.not_before)
+    assert start == ISSUER.not_before
+    _, end = issue.validity(SERVER, ISSUER, at=ISSUER.not_after - timedelta(days=1))
+    assert end == ISSUER.not_after
+
+
+def test_serials_are_positive_twenty_octets_and_never_alike() -> None:
+    serials = {issue.new_serial() for _ in range(1000)}
+    assert len(serials) == 1000
+    assert {s.bit_length() for s in serials} == {153}
+
+
+# --- the lint, rule by rule --------------------------------------------------------------------------------------
+
+
+def test_a_good_draft_has_no_findings() -> None:
+    assert issue.lint(draft(), at=NOW) == ()
+
+
+def ca_facts(**changed: Any) -> issue.IssuerFacts:
+    return replace(ISSUER, **changed)
+
+
+def odd(**flags: Any) -> Profile:
+    return replace(SERVER, **flags)
+
+
+def constrained(**limits: Any) -> issue.IssuerFacts:
+    return ca_facts(constraints=NameConstraints(**limits).as_extension())
+
+
+ROOT_FACTS = issue.issuer_facts(H.root)
+DAY = timedelta(days=1)
+BAD: dict[str, tuple[str, Callable[[], Draft]]] = {
+    "64-bit serial": ("serial_too_short", lambda: draft(serial=2**64)),
+    "a serial of exactly 128 bits": ("serial_too_short", lambda: draft(serial=2**128 - 1)),
+    "a serial of 21 octets": ("serial_too_long", lambda: draft(serial=2**160)),
+    "a second too long": (
+        "too_long_lived",
+        lambda: draft(not_before=NOW, not_after=NOW + timedelta(days=199)),
+    ),
+    "longer than the issuer": (
+        "outlives_issuer",
+        lambda: draft(issuer=ca_facts(not_after=NOW + DAY), not_after=NOW + 2 * DAY),
+    ),
+    "older than the issuer": (
+        "older_than_issuer",
+        lambda: draft(issuer=ca_facts(not_before=NOW), not_before=NOW - timedelta(seconds=1)),
+    ),
+    "back-dated": ("backdated", lambda: draft(not_before=NOW - timedelta(hours=2), not_after=NOW + DAY)),
+    "already over": (
+        "already_expired",
+        lambda: draft(not_before=NOW - timedelta(minutes=9), not_after=NOW - timedelta(minutes=1)),
+    ),
+    "issuer's subject differs in one octet": (
+        "issuer_name_mismatch",
+        lambda: replace(draft(), issuer=ca_facts(subject_der=ISSUER.subject_der.replace(b"Tests", b"tests"))),
+    ),
+    "issuer may not sign": ("issuer_may_not_sign", lambda: draft(issuer=ca_facts(may_sign_certificates=False))),
+    "the issuer's own key": ("key_is_issuers", lambda: draft(public_key=H.issuing_key.public_key())),
+    "a leaf signed by itself": ("self_signed_leaf", lambda: draft(issuer=None)),
+    "a leaf under no issuer": ("issuer_name_mismatch", lambda: replace(draft(), issuer=None)),
+    "a CA below path length 0": (
+        "path_too_long",
+        lambda: draft(profile=ISSUING, subject=Subject("X"), names=[]),
+    ),
+    "a CA with as much path as its issuer": (
+        "path_too_long",
+        lambda: draft(profile=replace(ISSUING, path_len=1), issuer=ROOT_FACTS, subject=Subject("X"), names=[]),
+    ),
+    "secp256k1": (
+        "unsupported_curve",
+        lambda: draft(public_key=ec.generate_private_key(ec.SECP256K1()).public_key()),
+    ),
+    "nobody named": ("no_san", lambda: draft(names=[])),
+    "only a CN": ("no_san", lambda: draft(names=[], subject=Subject("a.dev"))),
+    "a CN that is no SAN": ("cn_not_in_san", lambda: draft(subject=Subject("b.dev"))),
+    "a name twice": ("duplicate_name", lambda: draft(names=["a.dev", "a.dev"])),
+    "an e-mail address in a server's": ("san_kind", lambda: draft(names=["a.dev", "me@a.dev"])),
+    "a URI in a server's": ("san_kind", lambda: draft(names=["a.dev", "https://a.dev/"])),
+    "capitals": ("name_not_canonical", lambda: draft(names=["A.dev"])),
+    "a trailing dot": ("name_not_canonical", lambda: draft(names=["a.dev."])),
+    "underscore": ("label_bad_character", lambda: draft(names=["a_b.dev"])),
+    "star inside": ("bad_wildcard", lambda: draft(names=["a.*.dev"])),
+    "names in a CA certificate": (
+        "san_not_allowed",
+        lambda: draft(profile=ISSUING, issuer=ROOT_FACTS, subject=Subject("X"), names=["a.dev"]),
+    ),
+    "CA where a leaf was asked": (
+        "basic_constraints",
+        lambda: replace(draft(profile=odd(is_ca=True, path_len=0)), profile=SERVER),
+    ),
+    "other path length": (
+        "basic_constraints",
+        lambda: replace(
+            draft(profile=ISSUING, issuer=ROOT_FACTS, subject=Subject("X"), names=[]),
+            profile=replace(ISSUING, path_len=None),
+        ),
+    ),
+    "key usage of another profile": (
+        "key_usage",
+        lambda: replace(draft(profile=odd(key_usage=frozenset({"key_agreement"}))), profile=SERVER),
+    ),
+    "key usage missing a word": ("key_usage", lambda: replace(draft(), profile=odd(key_usage=frozenset({"crl_sign"})))),
+    "client where server was asked": ("extended_key_usage", lambda: replace(draft(profile=CLIENT), profile=SERVER)),
+    "policy where none was asked": (
+        "policies",
+        lambda: replace(draft(profile=odd(policy_oids=("2.23.140.1.2.1",))), profile=SERVER),
+    ),
+    "another CA's key identifier": ("aki_mismatch", lambda: replace(draft(), issuer=ca_facts(ski=bytes(20)))),
+    "a CA without key identifier": (
+        "ski_missing",
+        lambda: replace(draft(), profile=odd(is_ca=True)),
+    ),
+    "outside the issuer's names": ("name_constraint", lambda: draft(issuer=constrained(permitted_dns=("b.dev",)))),
+    "inside an excluded subtree": ("name_constraint", lambda: draft(issuer=constrained(excluded_dns=("dev",)))),
+    "an address where only names are permitted": (
+        "name_constraint",
+        lambda: draft(issuer=constrained(permitted_dns=("certwright.dev",)), names=["192.0.2.7"]),
+    ),
+    "an address outside the network": (
+        "name_constraint",
+        lambda: draft(issuer=constrained(permitted_ips=("10.0.0.0/8",)), names=["192.0.2.7"]),
+    ),
+    "ldap CRL address": ("bad_url", lambda: draft(crl_url="ldap://ca.dev/crl")),
+    "address without host": ("bad_url", lambda: draft(aia_url="http:///ca.crt")),
+    "octets that are no certificate": ("unreadable", lambda: replace(draft(), tbs=b"\x30\x00")),
+}
+
+
+@pytest.mark.parametrize(("code", "make"), BAD.values(), ids=BAD.keys())
+def test_the_lint_finds_each_broken_rule_and_no_token_is_minted(code: str, make: Callable[[], Draft]) -> None:
+    bad = make()
+    assert code in codes(bad)
+    with pytest.raises(Invalid) as refusal:
+        issue.approve(bad, at=NOW)
+    assert refusal.value.code == "lint_failed"
+    assert code in {f["code"] for f in refusal.value.extra["findings"]}
+
+
+def by_hand(*extra: tuple[x509.ExtensionType, bool], san_critical: bool = True, wrong_eku: bool = False) -> Draft:
+    """A draft with extensions our own drafter never makes."""
+    good = x509.load_der_x509_certificate(H.leaf)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(good.subject)
+        .issuer_name(good.issuer)
+        .public_key(LEAF_KEY.public_key())
+        .serial_number(issue.new_serial())
+        .not_valid_before(good.not_valid_before_utc)
+        .not_valid_after(good.not_valid_after_utc)
+    )
+    for ext in good.extensions:
+        critical = ext.critical
+        if isinstance(ext.value, x509.SubjectAlternativeName):
+            critical = san_critical
+        elif isinstance(ext.value, x509.ExtendedKeyUsage):
+            critical = wrong_eku
+        builder = builder.add_extension(ext.value, critical)
+    for value, critical in extra:
+        builder = builder.add_extension(value, critical)
+    signed = builder.sign(LEAF_KEY, hashes.SHA256())  # type: ignore[arg-type]
+    der = signed.public_bytes(serialization.Encoding.DER)
+    return Draft(signed.tbs_certificate_bytes, outer_algorithm(der), SERVER, ISSUER, ISSUER.public_key)
+
+
+@pytest.mark.parametrize(
+    ("made", "code"),
+    [
+        (by_hand(), None),
+        (by_hand(san_critical=False), "san_criticality"),
+        (by_hand(wrong_eku=True), "extension_criticality"),
+        (by_hand((x509.OCSPNoCheck(), False)), "unknown_extension"),
+        (by_hand((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\x05\x00"), True)), "unknown_extension"),
+    ],
+    ids=["as ours", "san not critical", "eku critical", "a stray extension", "a critical unknown one"],
+)
+def test_extensions_are_exactly_those_of_the_profile(made: Draft, code: str | None) -> None:
+    assert codes(made) == ({code} if code else set())
+
+
+def test_a_missing_crl_address_is_only_a_warning() -> None:
+    made = draft(crl_url=None)
+    (finding,) = issue.lint(made, at=NOW)
+    assert (finding.code, finding.severity) == ("no_crl_url", "warning")
+    assert issue.approve(made, at=NOW).tbs == made.tbs
+
+
+def test_an_empty_name_constraint_is_refused_and_a_network_with_host_bits_too() -> None:
+    for limits in (NameConstraints(), NameConstraints(permitted_ips=("10.0.0.1/8",))):
+        with pytest.raises(Invalid) as refusal:
+            draft(profile=ISSUING, issuer=ROOT_FACTS, subject=Subject("X"), names=[], name_constraints=limits)
+        assert refusal.value.code == "name_constraint_invalid"
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"subject": Subject(country="Germany")}, "subject_invalid"),
+        ({"subject": Subject("x" * 65)}, "subject_invalid"),
+        ({"serial": -1}, "draft_invalid"),
+        ({"names": ["münchen.dev"]}, "draft_invalid"),
+        ({"not_before": NOW, "not_after": NOW - DAY}, "draft_invalid"),
+    ],
+    ids=["country in words", "CN of 65", "negative serial", "U-label", "ends before it begins"],
+)
+def test_what_no_certificate_can_hold_is_refused_while_drafting(changed: dict[str, Any], code: str) -> None:
+    with pytest.raises(Invalid) as refusal:
+        draft(**changed)
+    assert refusal.value.code == code
+
+
+def test_a_name_constrained_ca_issues_only_within_its_names(tmp_path: Path) -> None:
+    ca_key = key(which="constrained")
+    limits = NameConstraints(permitted_dns=("in.certwright.dev",))
+    ca = issued(ISSUING, Subject("Constrained"), [], ca_key, H.root_key, ROOT_FACTS, name_constraints=limits)
+    facts = issue.issuer_facts(ca)
+    leaf = issued(SERVER, Subject(), ["a.in.certwright.dev"], LEAF_KEY, ca_key, facts)
+    certificates.verify_chain(leaf, [ca], [H.root], at=NOW, name="a.in.certwright.dev")
+    root, issuing, ours = chained(tmp_path, H.root, ca, leaf)
+    at = str(int(NOW.timestamp()))
+    openssl("verify", "-x509_strict", "-attime", at, "-CAfile", root, "-untrusted", issuing, ours)
+    assert codes(draft(issuer=facts)) == {"name_constraint"}
+
+
+# --- the token ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_linted_is_what_is_signed() -> None:
+    made = draft()
+    linted = issue.approve(made, at=NOW)
+    der = issue.assemble(linted, issue.sign_with_key(H.issuing_key, linted.tbs))
+    assert x509.load_der_x509_certificate(der).tbs_certificate_bytes == linted.tbs == made.tbs
+
+
+def test_a_token_is_good_for_one_certificate() -> None:
+    linted = issue.approve(draft(), at=NOW)
+    signature = issue.sign_with_key(H.issuing_key, linted.tbs)
+    issue.assemble(linted, signature)
+    assert linted.spent
+    with pytest.raises(RuntimeError, match="already used"):
+        issue.assemble(linted, signature)
+
+
+def test_nobody_else_mints_tokens() -> None:
+    with pytest.raises(TypeError):
+        issue.Linted(object(), draft())
+    with pytest.raises(AttributeError):
+        issue.approve(draft(), at=NOW).tbs = b""  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        lambda tbs: issue.sign_with_key(H.root_key, tbs),
+        lambda tbs: issue.sign_with_key(H.issuing_key, tbs + b"\x00"),
+        lambda tbs: b"",
+        lambda tbs: b"\x30\x06\x02\x01\x01\x02\x01\x01",
+    ],
+    ids=["another key", "other octets", "empty", "a forged pair"],
+)
+def test_a_signature_that_does_not_fit_makes_no_certificate(signature: Callable[[bytes], bytes]) -> None:
+    linted = issue.approve(draft(), at=NOW)
+    with pytest.raises(Invalid) as refusal:
+        issue.assemble(linted, signature(linted.tbs))
+    assert refusal.value.code == "signature_mismatch"
+    assert linted.spent
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "hash_name"),
+    [(KeyAlgorithm.EC_P256, "sha256"), (KeyAlgorithm.EC_P384, "sha384"), (KeyAlgorithm.RSA_2048, "sha256")],
+)
+def test_the_hash_goes_with_the_issuers_key(algorithm: KeyAlgorithm, hash_name: str) -> None:
+    assert issue.approve(draft(issuer=hierarchy(algorithm).issuer), at=NOW).hash_name == hash_name
+
+
+def test_only_a_ca_certificate_makes_an_issuer() -> None:
+    with pytest.raises(Invalid) as refusal:
+        issue.issuer_facts(H.leaf)
+    assert refusal.value.code == "not_a_ca"
+
+
+def test_an_ed25519_key_cannot_sign_for_a_ca_here() -> None:
+    with pytest.raises(Invalid) as refusal:
+        issue.sign_with_key(ed25519.Ed25519PrivateKey.generate(), b"x")
+    assert refusal.value.code == "unsupported_key"
+
+
+# --- a second opinion --------------------------------------------------------------------------------------------
+
+# What pkilint 0.13 says of private certificates, and why each saying is accepted here.
+ALLOWED = {
+    # BR 7.1.2.7.6 calls a subject key identifier in leaves NOT RECOMMENDED; RFC 5280 4.2.1.2 says SHOULD.
+    "pkix.certificate_skid_end_entity_missing",
+    # RFC 5280 knows no wildcards in names; RFC 6125 6.4.3 and every client do.
+    "pkix.invalid_domain_name_syntax",
+    # A notice that the identifier is the SHA-256 form of RFC 7093, which we chose over RFC 5280's SHA-1 example.
+    "pkix.subject_key_identifier_rfc7093_method_1_identified",
+}
+# Judged as a public server certificate there is one thing a private one lacks: it claims no CA/Browser Forum policy.
+ONLY_PUBLIC = {"cabf.serverauth.subscriber.certificate_policies_extension_absent"}
+
+
+def pkix_findings(der: bytes) -> set[str]:
+    judge = certificate.create_pkix_certificate_validator_container(
+        certificate.create_decoding_validators(pkix_name.ATTRIBUTE_TYPE_MAPPINGS, extension.EXTENSION_MAPPINGS),
+        [
+            certificate.create_issuer_validator_container([]),
+            certificate.create_validity_validator_container(),
+            certificate.create_subject_validator_container([]),
+            certificate.create_extensions_validator_container([]),
+            certificate.create_spki_validator_container([]),
+        ],
+    )
+    return found(judge.validate(loader.load_der_certificate(der, "draft").root))
+
+
+def found(results: Any) -> set[str]:
+    return {description.finding.code for result in results for description in result.finding_descriptions}
+
+
+def client() -> bytes:
+    return issued(CLIENT, Subject("Ada"), ["ada@certwright.dev"], LEAF_KEY, H.issuing_key, ISSUER)
+
+
+@pytest.mark.parametrize("der", [H.root, H.issuing, H.leaf, client()], ids=["root", "issuing", "server", "client"])
+def test_pkilint_finds_nothing_but_what_we_chose_in_any_built_in_profile(der: bytes) -> None:
+    assert pkix_findings(der) <= ALLOWED
+
+
+def test_pkilint_would_pass_our_server_profile_as_a_public_one_but_for_its_policy() -> None:
+    own = issued(SERVER, Subject(), ["www.certwright.dev"], LEAF_KEY, H.issuing_key, ISSUER)
+    kind = serverauth_constants.CertificateType.DV_FINAL_CERTIFICATE
+    judge = certificate.create_pkix_certificate_validator_container(
+        serverauth.create_decoding_validators(), serverauth.create_validators(kind)
+    )
+    results = judge.validate(loader.load_der_certificate(own, "draft").root)
+    results, _ = finding_filter.filter_results(serverauth.create_serverauth_finding_filters(kind), results)
+    serious = {
+        d.finding.code
+        for r in results
+        for d in r.finding_descriptions
+        if d.finding.severity <= validation.ValidationFindingSeverity.WARNING
+    }
+    assert serious == ONLY_PUBLIC
+
+
+def test_the_built_in_profiles_can_be_chosen_by_name() -> None:
+    assert set(issue.BUILT_IN) == {"root", "issuing", "server", "client"}
+    assert issue.BUILT_IN["server"].eku == (ExtendedKeyUsageOID.SERVER_AUTH.dotted_string,)
+    assert issue.BUILT_IN["root"] is ROOT
