@@ -1,0 +1,1 @@
+"""One folder per outside party, grouped by the port it implements."""

@@ -1,0 +1,114 @@
+"""Make, store, open and erase private keys."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from certwright.kernel.actor import Actor
+from certwright.kernel.ids import new_id
+from certwright.kernel.problems import Refused, not_found
+from certwright.platform.db import Tx
+from certwright.platform.services import Services
+from certwright.rooms import audit
+from certwright.rooms.keys.tables import private_keys
+from certwright.x509.keys import (
+    KeyAlgorithm,
+    PrivateKey,
+    from_pkcs8_der,
+    generate,
+    spki_sha256,
+    to_pkcs8_der,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key made but not stored yet; `key` stays in this process."""
+
+    key: PrivateKey
+    algorithm: KeyAlgorithm
+    spki_sha256: str
+
+
+def _context(key_id: str) -> str:
+    return f"private_keys:{key_id}"
+
+
+def register(services: Services) -> None:
+    services.vault.register(private_keys.c.sealed, _context)
+
+
+async def new_key(algorithm: KeyAlgorithm) -> NewKey:
+    """Generate a key; RSA goes to a thread, because it takes 30 to 300 ms."""
+    is_slow = algorithm.startswith("RSA")
+    key = await asyncio.to_thread(generate, algorithm) if is_slow else generate(algorithm)
+    return NewKey(key, algorithm, spki_sha256(key.public_key()))
+
+
+async def store_key(
+    tx: Tx,
+    services: Services,
+    new: NewKey,
+    *,
+    account_id: str,
+    project_id: str,
+    origin: Literal["generated", "uploaded"] = "generated",
+) -> str:
+    """Seal and insert in the caller's transaction; returns the key's id."""
+    now = services.clock.now()
+    key_id = new_id("key", now)
+    await tx.execute(
+        sa.insert(private_keys).values(
+            id=key_id,
+            account_id=account_id,
+            project_id=project_id,
+            algorithm=new.algorithm,
+            spki_sha256=new.spki_sha256,
+            sealed=services.vault.seal(to_pkcs8_der(new.key), _context(key_id)),
+            origin=origin,
+            created_at=now,
+        )
+    )
+    return key_id
+
+
+async def open_key(services: Services, actor: Actor, key_id: str, why: str) -> PrivateKey:
+    """The private key, for use in this process. Every call is an audit event with the reason `why`.
+
+    Raises NotFound, Refused `key_erased`.
+    """
+    async with services.db.begin() as tx:
+        row = (
+            await tx.execute(
+                sa.select(private_keys.c.project_id, private_keys.c.sealed).where(
+                    private_keys.c.id == key_id, private_keys.c.account_id == actor.account_id
+                )
+            )
+        ).one_or_none()
+        if row is None:
+            raise not_found("key", key_id)
+        if row.sealed is None:
+            raise Refused("key_erased", f"The private key {key_id} was erased.", fix="Reissue the certificate.")
+        await audit.record(
+            tx, services, actor, "scm:key:read", "key", key_id, project_id=row.project_id, reason=why
+        )  # fmt: skip
+    return from_pkcs8_der(services.vault.open(row.sealed, _context(key_id)))
+
+
+async def erase(tx: Tx, services: Services, actor: Actor, key_id: str, why: str) -> None:
+    """Crypto-erase: the sealed value goes, and with it the only data key that opened it."""
+    now = services.clock.now()
+    project_id = await tx.scalar(
+        sa.update(private_keys)
+        .where(
+            private_keys.c.id == key_id, private_keys.c.account_id == actor.account_id, private_keys.c.erased_at.is_(None)
+        )
+        .values(sealed=None, erased_at=now)
+        .returning(private_keys.c.project_id)
+    )
+    if project_id is not None:
+        await audit.record(tx, services, actor, "scm:key:erase", "key", key_id, project_id=project_id, reason=why)
