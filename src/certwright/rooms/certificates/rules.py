@@ -1,0 +1,523 @@
+"""Pure decisions about certificates: what an application must look like, which operation is allowed when, and when to
+renew. Facts and time come in; a verdict with its reason goes out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from certwright.kernel.names import DnsName, is_internal, is_public_suffix, looks_like_ip, parse_dns_name, parse_ip
+from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused
+from certwright.rooms.certificates.words import (
+    PROGRESS,
+    Applicant,
+    Application,
+    CertificateFacts,
+    DomainType,
+    JudgedApplication,
+    Operation,
+    State,
+)
+from certwright.x509.csr import CsrFacts, read_csr
+from certwright.x509.keys import KeyAlgorithm
+
+MOST_NAMES = 250
+NAME_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{3,63}")
+LONGEST_DESCRIPTION = 255
+EXPIRES_SOON = timedelta(days=30)
+METHODS = ("dns", "file")
+
+_EMAIL = re.compile(r"[^@\s<>\"',;:\\]{1,64}@[^@\s<>\"',;:\\]{1,253}")
+_PHONE = re.compile(r"\+?[0-9][0-9 ()./\-]{3,30}")
+
+
+def shown_state(stage: State, not_after: datetime | None, now: datetime) -> State:
+    """The state people see: a version that ran out makes an issued or hosted certificate `expired`."""
+    lapses = stage in (State.ISSUED, State.HOSTED, State.VERIFYING_REISSUE, State.VERIFYING_DOMAIN_ADDITION)
+    if lapses and not_after is not None and not_after <= now:
+        return State.EXPIRED
+    return stage
+
+
+def progress(state: State) -> int | None:
+    return PROGRESS.get(state)
+
+
+def expires_soon(state: State, not_before: datetime | None, not_after: datetime | None, now: datetime) -> bool:
+    """The badge: 30 days or less left, or for lives under 100 days a third or less of the life (rules-2026)."""
+    if state not in (State.ISSUED, State.HOSTED) or not_after is None or not_before is None:
+        return False
+    life = not_after - not_before
+    margin = EXPIRES_SOON if life >= timedelta(days=100) else life * 0.33
+    return not_after - now <= margin
+
+
+# --- operations -----------------------------------------------------------------------------------------------------
+
+_WAITS_FOR_DOMAINS = (
+    State.PENDING_DOMAIN_VALIDATION,
+    State.VERIFYING_DOMAIN_ADDITION,
+    State.VERIFYING_REISSUE,
+    State.REVOCATION_PENDING_DOMAIN_VALIDATION,
+)
+_WITHDRAWABLE = (
+    State.PENDING_DOMAIN_VALIDATION,
+    State.PENDING_ORGANIZATION_VALIDATION,
+    State.VERIFYING_DOMAIN_ADDITION,
+    State.VERIFYING_REISSUE,
+)
+# While a new version is being verified the old one keeps working, so it can still be fetched and deployed.
+_USABLE = (State.ISSUED, State.HOSTED, State.VERIFYING_REISSUE, State.VERIFYING_DOMAIN_ADDITION)
+_DELETABLE = (State.PENDING_APPLICATION, State.APPROVAL_FAILED, State.ISSUED, State.REVOKED, State.EXPIRED, State.HOSTED)
+
+Verdict = Refused | None
+
+
+def allowed_operations(facts: CertificateFacts) -> dict[Operation, Verdict]:
+    """Every operation with None (allowed) or the reason it is refused. Used by API, console and CLI alike."""
+    return {operation: judge_operation(operation, facts) for operation in Operation}
+
+
+def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
+    state = facts.state
+    match operation:
+        case Operation.APPLY | Operation.SAVE_DRAFT:
+            return _in_state(operation, facts, (State.PENDING_APPLICATION, State.APPROVAL_FAILED))
+        case Operation.VERIFY_DOMAINS:
+            return _in_state(operation, facts, _WAITS_FOR_DOMAINS)
+        case Operation.WITHDRAW:
+            return _in_state(operation, facts, _WITHDRAWABLE)
+        case Operation.REISSUE:
+            if facts.uploaded:
+                return _refuse(operation, facts, "it was uploaded, so its CA is not reached from here",
+                               "Apply for a new certificate with the same names.")  # fmt: skip
+            return _in_state(operation, facts, (State.ISSUED,))
+        case Operation.REVOKE:
+            if facts.uploaded:
+                return _refuse(operation, facts, "it was uploaded; only the CA that issued it can revoke it",
+                               "Revoke it where it was issued.")  # fmt: skip
+            return _in_state(operation, facts, (State.ISSUED,))
+        case Operation.DOWNLOAD:
+            return _in_state(operation, facts, _USABLE)
+        case Operation.EXPORT_KEY | Operation.DEPLOY:
+            refused = _in_state(operation, facts, _USABLE)
+            if refused is None and not facts.has_key:
+                return _refuse(operation, facts, "its private key is not held here: the CSR was uploaded",
+                               "Install it by hand with the key you made the CSR with.")  # fmt: skip
+            return refused
+        case Operation.SET_AUTO_RENEW:
+            if facts.uploaded:
+                return _refuse(operation, facts, "it was uploaded, so it can't be renewed from here",
+                               "Apply for a certificate with the same names.")  # fmt: skip
+            return _in_state(operation, facts, tuple(s for s in State if s not in (State.EXPIRED, State.REVOKED)))
+        case Operation.UPDATE:
+            return None
+        case Operation.DELETE:
+            if facts.bound_to:
+                places = ", ".join(facts.bound_to[:5])
+                return Refused(
+                    "certificate_bound",
+                    f"The certificate can't be deleted: it is bound to {places}.",
+                    fix="Unbind it, or bind another certificate there first.",
+                    extra=_context(operation, facts) | {"bound_to": list(facts.bound_to)},
+                )
+            return _in_state(operation, facts, _DELETABLE)
+    raise AssertionError(f"no rule for {operation} in {state}")
+
+
+_NEXT_STEP: Mapping[State, str] = {
+    State.PENDING_APPLICATION: "Apply first.",
+    State.PENDING_DOMAIN_VALIDATION: "Finish the domain validation, or withdraw the application.",
+    State.PENDING_ORGANIZATION_VALIDATION: "Wait for the organisation's verification, or withdraw the application.",
+    State.TO_BE_ISSUED: "Wait until the certificate is issued.",
+    State.ISSUED: "Use one of the allowed operations.",
+    State.APPROVAL_FAILED: "Correct the application and apply again.",
+    State.VERIFYING_REISSUE: "Wait for the reissue, or withdraw it.",
+    State.REVOKED: "Apply for a new certificate.",
+    State.EXPIRED: "It can't be renewed any more: apply for a new certificate.",
+    State.HOSTED: "Use one of the allowed operations.",
+}
+
+
+def _in_state(operation: Operation, facts: CertificateFacts, states: Sequence[State]) -> Verdict:
+    if facts.state in states:
+        return None
+    return Refused(
+        "operation_not_allowed",
+        f"A certificate in state {facts.state} can't be used for {operation.replace('_', ' ')}: that takes "
+        f"{' or '.join(states)}.",
+        fix=_NEXT_STEP.get(facts.state, "Wait until the pending operation is finished."),
+        extra=_context(operation, facts),
+    )
+
+
+def _refuse(operation: Operation, facts: CertificateFacts, reason: str, fix: str) -> Refused:
+    return Refused(
+        "operation_not_allowed",
+        f"{operation.replace('_', ' ').capitalize()} is not possible: {reason}.",
+        fix=fix,
+        extra=_context(operation, facts),
+    )
+
+
+def _context(operation: Operation, facts: CertificateFacts) -> dict[str, object]:
+    return {"operation": operation.value, "state": facts.state.value}
+
+
+def with_allowed(refused: Refused, facts: CertificateFacts) -> Refused:
+    """The refusal, with what *can* be done listed for the caller."""
+    refused.extra["allowed_operations"] = [o.value for o, verdict in allowed_operations(facts).items() if verdict is None]
+    return refused
+
+
+# --- names and descriptions -----------------------------------------------------------------------------------------
+
+
+def judge_name(name: str) -> str:
+    if not NAME_PATTERN.fullmatch(name):
+        raise Invalid(
+            "certificate_name_invalid",
+            "The certificate's name must have 3 to 63 letters, digits, hyphens, underscores or dots.",
+            field="name",
+            fix="Choose a name such as shop-2026.",
+        )
+    return name
+
+
+def judge_description(text: str) -> str:
+    if len(text) > LONGEST_DESCRIPTION:
+        raise Invalid(
+            "description_too_long", "The description is longer than 255 characters.", field="description",
+            fix="Shorten it.",
+        )  # fmt: skip
+    return text
+
+
+def judge_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """At most 20 tags; keys of 1–36 characters, values up to 43, no control characters."""
+    if len(tags) > 20:
+        raise Invalid("too_many_tags", "A certificate can have at most 20 tags.", field="tags", fix="Remove some tags.")
+    for key, value in tags.items():
+        if not 1 <= len(key) <= 36 or len(value) > 43 or not (key + value).isprintable():
+            raise Invalid(
+                "tag_invalid",
+                f"The tag {key[:40]!r} is not usable: keys have 1 to 36 printable characters, values up to 43.",
+                field="tags",
+                fix="Shorten the tag.",
+            )
+    return dict(tags)
+
+
+# --- applications ---------------------------------------------------------------------------------------------------
+
+
+def judge_application(application: Application, *, public_ca: bool) -> JudgedApplication:
+    """Check everything typed against spec *Application*; raises InvalidFields with one problem per wrong field."""
+    problems: list[Problem] = []
+
+    csr: CsrFacts | None = None
+    if application.csr is not None:
+        try:
+            csr = read_csr(application.csr.encode(), public=public_ca)
+        except Problem as problem:
+            problems.append(problem.at("csr"))
+    key_algorithm = _key_algorithm(application.key_algorithm, problems) if application.csr is None else None
+
+    typed = list(application.names)
+    if csr is not None:
+        csr_names = list(csr.dns_names)
+        if csr.ip_addresses:
+            problems.append(_ip_refused(str(csr.ip_addresses[0]), "csr"))
+        if typed and {_ascii_or_text(n) for n in typed} != set(csr_names):
+            problems.append(
+                Invalid(
+                    "csr_names_differ",
+                    "The names typed and the names in the CSR are not the same.",
+                    field="names",
+                    fix="Leave the names empty to use the CSR's, or make a CSR for exactly these names.",
+                )
+            )
+        typed = typed or csr_names
+    names = _names(typed, problems) if typed or not problems else []
+    domain_type = _domain_type(application.domain_type, names, problems, public_ca=public_ca) if names else None
+    methods = _methods(application, names, problems)
+    applicant = _applicant(application.applicant, problems)
+    if not application.consent:
+        problems.append(
+            Invalid(
+                "consent_required",
+                "The privacy statement has not been agreed to.",
+                field="consent",
+                fix="Read the statement and set consent.",
+            )
+        )
+    elif application.consent_version and len(application.consent_version) > 40:
+        problems.append(
+            Invalid("consent_version_invalid", "That is not a version of the privacy statement.", field="consent_version",
+                    fix="Leave it out to agree to the current version.")
+        )  # fmt: skip
+    if problems:
+        raise InvalidFields(problems)
+    assert domain_type is not None and applicant is not None
+    return JudgedApplication(
+        names=tuple(name.ascii for name in names),
+        unicode_names=tuple(name.unicode for name in names),
+        domain_type=domain_type,
+        validation_method=application.validation_method,
+        per_name_methods=methods,
+        key_algorithm=csr.key_algorithm if csr is not None else str(key_algorithm),
+        csr_der=csr.der if csr is not None else None,
+        applicant=applicant,
+        consent_version=application.consent_version,
+    )
+
+
+def _ascii_or_text(name: str) -> str:
+    try:
+        return parse_dns_name(name).ascii
+    except Invalid:
+        return name
+
+
+def _ip_refused(text: str, field: str) -> Problem:
+    return Invalid(
+        "ip_not_supported",
+        f"{text} is an IP address; applications take DNS names.",
+        field=field,
+        fix="Use a DNS name that points to this address.",
+    )
+
+
+def _names(typed: Sequence[str], problems: list[Problem]) -> list[DnsName]:
+    if not typed:
+        problems.append(
+            Invalid("names_missing", "No domain name is given.", field="names", fix="Enter at least one name.")
+        )
+    if len(typed) > MOST_NAMES:
+        problems.append(
+            Invalid(
+                "too_many_names",
+                f"A certificate holds at most {MOST_NAMES} names; {len(typed)} are given.",
+                field="names",
+                fix="Split the names over several certificates.",
+            )
+        )
+        return []
+    names: list[DnsName] = []
+    for index, text in enumerate(typed):
+        field = f"names[{index}]"
+        if looks_like_ip(text):
+            problems.append(_ip_refused(text, field))
+            continue
+        try:
+            name = parse_dns_name(text, field=field)
+        except Invalid as problem:
+            problems.append(problem)
+            continue
+        if name in names:
+            problems.append(
+                Invalid("name_repeated", f"The name {name.unicode} is given twice.", field=field, fix="Remove one.")
+            )
+            continue
+        names.append(name)
+    return names
+
+
+def _domain_type(
+    asked: str | None, names: Sequence[DnsName], problems: list[Problem], *, public_ca: bool
+) -> DomainType | None:
+    wildcards = [name for name in names if name.is_wildcard]
+    for index, name in enumerate(names):
+        if public_ca and is_internal(name):
+            problems.append(
+                Invalid(
+                    "internal_name",
+                    f"No public CA certifies {name.unicode}: it is an internal or reserved name.",
+                    field=f"names[{index}]",
+                    fix="Use a name below a public domain you own, or choose the private CA.",
+                )
+            )
+        if name.is_wildcard and is_public_suffix(name):
+            problems.append(
+                Invalid(
+                    "wildcard_on_public_suffix",
+                    f"{name.unicode} would cover everybody's names below {name.base}.",
+                    field=f"names[{index}]",
+                    fix="Put the wildcard below a domain you own: *.example.com.",
+                )
+            )
+    natural = (
+        DomainType.MULTI if len(names) > 1 else DomainType.WILDCARD if wildcards else DomainType.SINGLE
+    )  # fmt: skip
+    try:
+        domain_type = DomainType(asked) if asked else natural
+    except ValueError:
+        problems.append(
+            Invalid("domain_type_unknown", f"There is no domain type {str(asked)[:40]!r}.", field="domain_type",
+                    fix="Use single, multi or wildcard.")
+        )  # fmt: skip
+        return None
+    match domain_type:
+        case DomainType.SINGLE if len(names) != 1 or wildcards:
+            problems.append(
+                Invalid("single_takes_one_name", "A single-domain certificate has exactly one name and no wildcard.",
+                        field="domain_type", fix="Choose multi or wildcard, or leave the type out.")
+            )  # fmt: skip
+        case DomainType.WILDCARD if len(names) != 1 or not wildcards:
+            problems.append(
+                Invalid("wildcard_takes_one_wildcard", "A wildcard certificate has exactly one name, such as *.example.com.",
+                        field="domain_type", fix="Enter one wildcard name, or choose multi.")
+            )  # fmt: skip
+        case DomainType.MULTI if len(names) < 2:
+            problems.append(
+                Invalid("multi_takes_two_names", "A multi-domain certificate needs at least one additional name.",
+                        field="domain_type", fix="Add a name, or choose single.")
+            )  # fmt: skip
+        case DomainType.MULTI if wildcards and public_ca:
+            problems.append(
+                Invalid("wildcard_in_dv_multi", "Wildcards in multi-domain certificates are for OV and OV Pro only.",
+                        field="names", fix="Apply for a wildcard certificate of its own.")
+            )  # fmt: skip
+    return domain_type
+
+
+def _methods(application: Application, names: Sequence[DnsName], problems: list[Problem]) -> dict[str, str]:
+    for field, method in [("validation_method", application.validation_method)] + [
+        (f"per_name_methods.{name[:80]}", method) for name, method in application.per_name_methods.items()
+    ]:
+        if method not in METHODS:
+            problems.append(
+                Invalid("validation_method_unknown", f"There is no validation method {method[:40]!r}.", field=field,
+                        fix="Use dns or file.")
+            )  # fmt: skip
+    known = {name.ascii: name for name in names}
+    chosen: dict[str, str] = {}
+    for typed, method in application.per_name_methods.items():
+        ascii_name = _ascii_or_text(typed)
+        if names and ascii_name not in known:
+            problems.append(
+                Invalid("method_for_unknown_name", f"{typed[:80]} is not among the names of this application.",
+                        field="per_name_methods", fix="Remove it, or add the name.")
+            )  # fmt: skip
+        chosen[ascii_name] = method
+    for index, name in enumerate(names):
+        if name.is_wildcard and chosen.get(name.ascii, application.validation_method) == "file":
+            problems.append(
+                Invalid(
+                    "wildcard_needs_dns",
+                    f"{name.unicode} can't be validated by file: a file proves one exact name only.",
+                    field=f"names[{index}]",
+                    fix="Choose dns for this name.",
+                )
+            )
+    return chosen
+
+
+def _key_algorithm(text: str, problems: list[Problem]) -> KeyAlgorithm | None:
+    try:
+        return KeyAlgorithm(text)
+    except ValueError:
+        problems.append(
+            Invalid(
+                "key_algorithm_unknown",
+                f"There is no key algorithm {text[:40]!r}.",
+                field="key_algorithm",
+                fix=f"Use one of {', '.join(KeyAlgorithm)}.",
+            )
+        )
+        return None
+
+
+def _applicant(applicant: Applicant | None, problems: list[Problem]) -> Applicant | None:
+    if applicant is None:
+        problems.append(
+            Invalid("applicant_missing", "The applicant's name, e-mail and phone are missing.", field="applicant",
+                    fix="Say whom to ask about this application.")
+        )  # fmt: skip
+        return None
+    name = applicant.name.strip()
+    if not 1 <= len(name) <= 100 or not name.isprintable():
+        problems.append(
+            Invalid("applicant_name_invalid", "The applicant's name must have 1 to 100 printable characters.",
+                    field="applicant.name", fix="Enter the name of a person.")
+        )  # fmt: skip
+    if not _EMAIL.fullmatch(applicant.email):
+        problems.append(
+            Invalid("email_invalid", "The applicant's e-mail is not an address.", field="applicant.email",
+                    fix="Write it as name@example.com.")
+        )  # fmt: skip
+    if not _PHONE.fullmatch(applicant.phone):
+        problems.append(
+            Invalid("phone_invalid", "The applicant's phone is not a telephone number.", field="applicant.phone",
+                    fix="Write it with country code: +49 30 123456.")
+        )  # fmt: skip
+    return Applicant(name, applicant.email, applicant.phone)
+
+
+def judge_private_names(typed: Sequence[str]) -> tuple[str, ...]:
+    """Names for a private CA: DNS names (wildcards and internal ones too) and IP addresses, each once, at most 250."""
+    problems: list[Problem] = []
+    names: list[str] = []
+    if not typed:
+        problems.append(
+            Invalid("names_missing", "No name is given.", field="names", fix="Enter at least one name or address.")
+        )
+    if len(typed) > MOST_NAMES:
+        raise Invalid("too_many_names", f"A certificate holds at most {MOST_NAMES} names.", field="names",
+                      fix="Split the names over several certificates.")  # fmt: skip
+    for index, text in enumerate(typed):
+        field = f"names[{index}]"
+        try:
+            name = str(parse_ip(text)) if looks_like_ip(text) else parse_dns_name(text, field=field).ascii
+        except Invalid as problem:
+            problems.append(problem)
+            continue
+        if name not in names:
+            names.append(name)
+    if problems:
+        raise InvalidFields(problems)
+    return tuple(names)
+
+
+def judge_key_algorithm(text: str) -> KeyAlgorithm:
+    problems: list[Problem] = []
+    algorithm = _key_algorithm(text, problems)
+    if algorithm is None:
+        raise problems[0]
+    return algorithm
+
+
+# --- what came back -------------------------------------------------------------------------------------------------
+
+
+def why_not_ours(
+    *, asked_names: Sequence[str], got_names: Sequence[str], asked_spki: str, got_spki: str, not_after: datetime, now: datetime
+) -> Refused | None:
+    """Check a certificate a CA hands over before believing it: our names, our key, still valid."""
+    if set(asked_names) != set(got_names):
+        return Refused(
+            "issued_other_names",
+            f"The CA returned a certificate for {', '.join(sorted(got_names))[:200]} instead of the names asked for.",
+            fix="Nothing was deployed. Ask the CA to revoke it, then apply again.",
+        )
+    if asked_spki != got_spki:
+        return Refused(
+            "issued_other_key",
+            "The CA returned a certificate for another public key.",
+            fix="Nothing was deployed. Ask the CA to revoke it, then apply again.",
+        )
+    if not_after <= now:
+        return Refused("issued_expired", "The CA returned a certificate that has already expired.", fix="Apply again.")
+    return None
+
+
+# --- renewal --------------------------------------------------------------------------------------------------------
+
+_SHORT_LIFE = timedelta(days=10)
+
+
+def renew_at(not_before: datetime, not_after: datetime) -> datetime:
+    """When a version is due without ARI: at 2/3 of its life, at 1/2 if it lives less than 10 days (rules-2026)."""
+    life = not_after - not_before
+    return not_before + (life / 2 if life < _SHORT_LIFE else life * 2 / 3)

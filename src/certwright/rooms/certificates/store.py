@@ -1,0 +1,293 @@
+"""All SQL of the certificates room. Transitions are guarded updates; zero rows is an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from certwright.platform.db import Tx
+from certwright.rooms.certificates.tables import applications, certificates, versions
+from certwright.rooms.certificates.words import State, VersionMaterial
+
+Row = Any
+"""A SQLAlchemy row; its columns are the table's."""
+
+_SHORT = timedelta(days=100)
+
+
+async def insert_certificate(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(certificates).values(**values))
+
+
+async def name_taken(tx: Tx, account_id: str, name: str, *, besides: str = "") -> bool:
+    found = sa.select(certificates.c.id).where(
+        certificates.c.account_id == account_id, certificates.c.name == name, certificates.c.id != besides
+    )
+    return bool(await tx.scalar(sa.select(found.exists())))
+
+
+async def certificate(
+    tx: Tx, certificate_id: str, where: sa.ColumnElement[bool] = sa.true(), *, lock: bool = False
+) -> Row | None:
+    select = sa.select(certificates).where(certificates.c.id == certificate_id, where)
+    return (await tx.execute(select.with_for_update() if lock else select)).one_or_none()
+
+
+async def move(
+    tx: Tx, certificate_id: str, leaves: Sequence[State], enters: State, now: datetime, **values: Any
+) -> bool:
+    """Change the stage; False when the certificate was in none of the stages it should leave."""
+    result = await tx.execute(
+        sa.update(certificates)
+        .where(certificates.c.id == certificate_id, certificates.c.stage.in_([stage.value for stage in leaves]))
+        .values(stage=enters.value, updated_at=now, revision=certificates.c.revision + 1, **values)
+    )
+    return bool(result.rowcount)
+
+
+async def update_certificate(tx: Tx, certificate_id: str, revision: int | None, now: datetime, **values: Any) -> bool:
+    """Write plain fields; with a revision only if nobody wrote since it was read."""
+    guard = sa.true() if revision is None else certificates.c.revision == revision
+    result = await tx.execute(
+        sa.update(certificates)
+        .where(certificates.c.id == certificate_id, guard)
+        .values(updated_at=now, revision=certificates.c.revision + 1, **values)
+    )
+    return bool(result.rowcount)
+
+
+async def delete_certificate(tx: Tx, certificate_id: str, revision: int) -> bool:
+    result = await tx.execute(
+        sa.delete(certificates).where(certificates.c.id == certificate_id, certificates.c.revision == revision)
+    )
+    return bool(result.rowcount)
+
+
+def state_is(state: State, now: datetime) -> sa.ColumnElement[bool]:
+    """The SQL twin of rules.shown_state, for filters and counts."""
+    c = certificates.c
+    lapsing = c.stage.in_([State.ISSUED, State.HOSTED, State.VERIFYING_REISSUE, State.VERIFYING_DOMAIN_ADDITION])
+    over = sa.and_(lapsing, c.not_after.is_not(None), c.not_after <= now)
+    if state is State.EXPIRED:
+        return over
+    return sa.and_(c.stage == state.value, sa.or_(c.not_after.is_(None), c.not_after > now, ~lapsing))
+
+
+def expires_soon(now: datetime) -> sa.ColumnElement[bool]:
+    """The SQL twin of rules.expires_soon."""
+    c = certificates.c
+    life, left = sa.extract("epoch", c.not_after - c.not_before), sa.extract("epoch", c.not_after - now)
+    margin = sa.case((life >= _SHORT.total_seconds(), 30 * 86_400.0), else_=life * 0.33)
+    return sa.and_(c.stage.in_([State.ISSUED, State.HOSTED]), left > 0, left <= margin)
+
+
+async def page(
+    tx: Tx, where: Sequence[sa.ColumnElement[bool]], *, order: sa.Column[Any], descending: bool, after: Any, limit: int
+) -> list[Row]:
+    """A page by keyset: rows strictly beyond `after` = (value of the order column, id)."""
+    c = certificates.c
+    query = sa.select(
+        c.id, c.account_id, c.project_id, c.name, c.description, c.tags, c.ca, c.uploaded, c.stage, c.auto_renew,
+        c.notify, c.primary_name, c.names, c.current_version_id, c.key_id, c.key_algorithm, c.sha256, c.serial,
+        c.not_before, c.not_after, c.created_at, c.updated_at, c.revision,
+    ).where(*where)  # fmt: skip
+    if order is c.id:
+        if after is not None:
+            query = query.where(c.id < after[1] if descending else c.id > after[1])
+        query = query.order_by(c.id.desc() if descending else c.id)
+    else:
+        query = query.where(order.is_not(None))
+        if after is not None:
+            pair, mark = sa.tuple_(order, c.id), sa.tuple_(sa.literal(after[0], order.type), sa.literal(after[1]))
+            query = query.where(pair < mark if descending else pair > mark)
+        query = query.order_by(*((order.desc(), c.id.desc()) if descending else (order, c.id)))
+    return [row for row in await tx.execute(query.limit(limit))]
+
+
+async def counts(tx: Tx, where: sa.ColumnElement[bool], now: datetime) -> dict[str, int]:
+    """How many in each shown state, and how many expire soon."""
+    c = certificates.c
+    over = state_is(State.EXPIRED, now)
+    shown = sa.case((over, sa.literal(State.EXPIRED.value)), else_=c.stage).label("state")
+    rows = await tx.execute(
+        sa.select(shown, sa.func.count(), sa.func.count().filter(expires_soon(now))).where(where).group_by(shown)
+    )
+    result: dict[str, int] = {"expires_soon": 0}
+    for state, number, soon in rows:
+        result[state] = number
+        result["expires_soon"] += soon
+    return result
+
+
+async def expiry_days(tx: Tx, where: sa.ColumnElement[bool], now: datetime, days: int) -> list[tuple[datetime, int]]:
+    """How many usable certificates run out on each of the next `days` days (UTC)."""
+    c = certificates.c
+    day = sa.func.date_trunc("day", c.not_after, "UTC").label("day")
+    rows = await tx.execute(
+        sa.select(day, sa.func.count())
+        .where(where, c.stage.in_([State.ISSUED, State.HOSTED, State.VERIFYING_REISSUE]))
+        .where(c.not_after > now, c.not_after <= now + timedelta(days=days))
+        .group_by(day)
+        .order_by(day)
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+# --- applications ---------------------------------------------------------------------------------------------------
+
+OPEN = sa.and_(
+    applications.c.issued_at.is_(None), applications.c.withdrawn_at.is_(None), applications.c.failed_at.is_(None)
+)
+
+
+async def insert_application(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(applications).values(**values))
+
+
+async def application(tx: Tx, application_id: str) -> Row | None:
+    return (await tx.execute(sa.select(applications).where(applications.c.id == application_id))).one_or_none()
+
+
+async def open_application(tx: Tx, certificate_id: str) -> Row | None:
+    query = sa.select(applications).where(applications.c.certificate_id == certificate_id, OPEN)
+    return (await tx.execute(query)).one_or_none()
+
+
+async def latest_application(tx: Tx, certificate_id: str) -> Row | None:
+    query = (
+        sa.select(applications).where(applications.c.certificate_id == certificate_id)
+        .order_by(OPEN.desc(), applications.c.submitted_at.desc(), applications.c.id.desc()).limit(1)
+    )  # fmt: skip
+    return (await tx.execute(query)).one_or_none()
+
+
+async def record(tx: Tx, application_id: str, missing: str, **values: Any) -> bool:
+    """Write a fact of an open application that was missing until now; False if it was there or the attempt is over."""
+    result = await tx.execute(
+        sa.update(applications)
+        .where(applications.c.id == application_id, applications.c[missing].is_(None), OPEN)
+        .values(**values)
+    )
+    return bool(result.rowcount)
+
+
+async def key_ids(tx: Tx, certificate_id: str) -> list[str]:
+    """Every key any attempt or version of this certificate refers to."""
+    found = await tx.scalars(
+        sa.select(applications.c.key_id)
+        .where(applications.c.certificate_id == certificate_id, applications.c.key_id.is_not(None))
+        .union(sa.select(versions.c.key_id).where(versions.c.certificate_id == certificate_id, versions.c.key_id.is_not(None)))
+    )
+    return list(found.all())
+
+
+# --- versions -------------------------------------------------------------------------------------------------------
+
+
+async def insert_version(tx: Tx, **values: Any) -> None:
+    await tx.execute(sa.insert(versions).values(**values))
+
+
+async def supersede(tx: Tx, certificate_id: str, now: datetime) -> int:
+    """Retire the current version; returns the number the next one gets."""
+    await tx.execute(
+        sa.update(versions)
+        .where(versions.c.certificate_id == certificate_id, versions.c.superseded_at.is_(None))
+        .values(superseded_at=now)
+    )
+    highest = await tx.scalar(sa.select(sa.func.max(versions.c.number)).where(versions.c.certificate_id == certificate_id))
+    return (highest or 0) + 1
+
+
+async def version(tx: Tx, version_id: str) -> Row | None:
+    return (await tx.execute(sa.select(versions).where(versions.c.id == version_id))).one_or_none()
+
+
+async def version_list(tx: Tx, certificate_id: str) -> list[Row]:
+    query = sa.select(versions).where(versions.c.certificate_id == certificate_id).order_by(versions.c.number.desc())
+    return list((await tx.execute(query)).all())
+
+
+async def update_version(tx: Tx, version_id: str, missing: str, **values: Any) -> bool:
+    result = await tx.execute(
+        sa.update(versions).where(versions.c.id == version_id, versions.c[missing].is_(None)).values(**values)
+    )
+    return bool(result.rowcount)
+
+
+async def material(tx: Tx, *, certificate_id: str | None = None, version_id: str | None = None) -> VersionMaterial | None:
+    """The current version of a certificate, or one version by id."""
+    query = sa.select(versions, certificates.c.name).join(certificates, certificates.c.id == versions.c.certificate_id)
+    if version_id is not None:
+        query = query.where(versions.c.id == version_id)
+    else:
+        query = query.where(versions.c.certificate_id == certificate_id, versions.c.superseded_at.is_(None))
+    row = (await tx.execute(query)).one_or_none()
+    if row is None:
+        return None
+    return VersionMaterial(
+        version_id=row.id,
+        certificate_id=row.certificate_id,
+        account_id=row.account_id,
+        project_id=row.project_id,
+        name=row.name,
+        number=row.number,
+        leaf_der=row.leaf_der,
+        chain_ders=tuple(row.chain_ders),
+        names=tuple(row.names),
+        key_id=row.key_id,
+        sha256=row.sha256,
+        not_before=row.not_before,
+        not_after=row.not_after,
+        revoked=row.revoked_at is not None,
+    )
+
+
+def search_text(name: str, names: Sequence[str], unicode_names: Sequence[str], sha256: str = "", serial: str = "") -> str:
+    """What substring search looks at, in lower case; each word once."""
+    return " ".join(dict.fromkeys(w.lower() for w in (name, *names, *unicode_names, sha256, serial) if w))
+
+
+def filters(
+    *,
+    now: datetime,
+    states: Sequence[State] = (),
+    search: str | None = None,
+    ca: str | None = None,
+    project_id: str | None = None,
+    tag: Mapping[str, str] | None = None,
+    expires_before: datetime | None = None,
+    soon: bool | None = None,
+    key_algorithm: str | None = None,
+    sha256: str | None = None,
+    serial: str | None = None,
+    ids: Sequence[str] | None = None,
+) -> list[sa.ColumnElement[bool]]:
+    c = certificates.c
+    where: list[sa.ColumnElement[bool]] = []
+    if states:
+        where.append(sa.or_(*(state_is(state, now) for state in states)))
+    if search:
+        where.append(c.search_text.contains(search.lower(), autoescape=True))
+    if ca:
+        where.append(c.ca == ca)
+    if project_id:
+        where.append(c.project_id == project_id)
+    if tag:
+        where.append(c.tags.contains(dict(tag)))
+    if expires_before is not None:
+        where.append(c.not_after <= expires_before)
+    if soon is not None:
+        where.append(expires_soon(now) if soon else ~sa.func.coalesce(expires_soon(now), False))
+    if key_algorithm:
+        where.append(c.key_algorithm == key_algorithm)
+    if sha256:
+        where.append(c.sha256 == sha256.replace(":", "").lower())
+    if serial:
+        where.append(c.serial == serial.replace(":", "").lower())
+    if ids is not None:
+        where.append(c.id.in_(ids))
+    return where

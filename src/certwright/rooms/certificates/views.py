@@ -1,0 +1,199 @@
+"""What doors show of a certificate: stored facts with the computed state, progress, badge and allowed operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import idna
+
+from certwright.kernel.problems import Refused
+from certwright.rooms.certificates import rules
+from certwright.rooms.certificates.words import CertificateFacts, Operation, State
+from certwright.rooms.validation import ValidationState
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One line of the list."""
+
+    id: str
+    project_id: str
+    name: str
+    description: str
+    tags: Mapping[str, str]
+    state: State
+    progress: int | None
+    expires_soon: bool
+    ca: str
+    uploaded: bool
+    primary_name: str
+    names: tuple[str, ...]
+    key_algorithm: str | None
+    sha256: str | None
+    serial: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    auto_renew: bool
+    notify: bool
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationView:
+    id: str
+    kind: str
+    names: tuple[str, ...]
+    unicode_names: tuple[str, ...]
+    domain_type: str
+    validation_method: str
+    key_algorithm: str
+    key_source: str
+    applicant: Mapping[str, str] | None
+    consent_at: datetime | None
+    consent_version: str
+    submitted_at: datetime
+    validated_at: datetime | None
+    issued_at: datetime | None
+    withdrawn_at: datetime | None
+    failed_at: datetime | None
+    failure: Mapping[str, Any] | None
+    waiting_for: Mapping[str, Any] | None
+    """The last problem of the step that should move it on, while it is being retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    id: str
+    number: int
+    names: tuple[str, ...]
+    subject: str
+    issuer: str
+    serial: str
+    sha256: str
+    sha1: str
+    key_algorithm: str
+    signature_algorithm: str
+    has_key: bool
+    not_before: datetime
+    not_after: datetime
+    issued_at: datetime
+    superseded_at: datetime | None
+    revoked_at: datetime | None
+    revocation_reason: str | None
+    chain: tuple[str, ...]
+    """Subjects from the leaf's issuer up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    summary: Summary
+    application: ApplicationView | None
+    validation: ValidationState | None
+    versions: tuple[VersionView, ...]
+    renew_at: datetime | None
+    allowed: Mapping[Operation, Refused | None]
+
+    @property
+    def id(self) -> str:
+        return self.summary.id
+
+    @property
+    def allowed_operations(self) -> list[str]:
+        return [operation.value for operation, verdict in self.allowed.items() if verdict is None]
+
+
+def summary(row: Any, now: datetime) -> Summary:
+    state = rules.shown_state(State(row.stage), row.not_after, now)
+    return Summary(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        description=row.description,
+        tags=row.tags,
+        state=state,
+        progress=rules.progress(state),
+        expires_soon=rules.expires_soon(state, row.not_before, row.not_after, now),
+        ca=row.ca,
+        uploaded=row.uploaded,
+        primary_name=row.primary_name,
+        names=tuple(row.names),
+        key_algorithm=row.key_algorithm,
+        sha256=row.sha256,
+        serial=row.serial,
+        not_before=row.not_before,
+        not_after=row.not_after,
+        auto_renew=row.auto_renew,
+        notify=row.notify,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        revision=row.revision,
+    )
+
+
+def facts(row: Any, bound_to: tuple[str, ...], now: datetime) -> CertificateFacts:
+    return CertificateFacts(
+        state=rules.shown_state(State(row.stage), row.not_after, now),
+        has_version=row.current_version_id is not None,
+        has_key=row.key_id is not None,
+        uploaded=row.uploaded,
+        bound_to=bound_to,
+    )
+
+
+def application_view(row: Any) -> ApplicationView:
+    return ApplicationView(
+        id=row.id,
+        kind=row.kind,
+        names=tuple(row.names),
+        unicode_names=tuple(unicode_name(name) for name in row.names),
+        domain_type=row.domain_type,
+        validation_method=row.validation_method,
+        key_algorithm=row.key_algorithm,
+        key_source="uploaded_csr" if row.csr_uploaded else "system",
+        applicant=row.applicant,
+        consent_at=row.consent_at,
+        consent_version=row.consent_version,
+        submitted_at=row.submitted_at,
+        validated_at=row.validated_at,
+        issued_at=row.issued_at,
+        withdrawn_at=row.withdrawn_at,
+        failed_at=row.failed_at,
+        failure=row.failure,
+        waiting_for=row.step_problem,
+    )
+
+
+def version_view(row: Any, chain: tuple[str, ...]) -> VersionView:
+    return VersionView(
+        id=row.id,
+        number=row.number,
+        names=tuple(row.names),
+        subject=row.subject,
+        issuer=row.issuer,
+        serial=row.serial,
+        sha256=row.sha256,
+        sha1=row.sha1,
+        key_algorithm=row.key_algorithm,
+        signature_algorithm=row.signature_algorithm,
+        has_key=row.key_id is not None,
+        not_before=row.not_before,
+        not_after=row.not_after,
+        issued_at=row.issued_at,
+        superseded_at=row.superseded_at,
+        revoked_at=row.revoked_at,
+        revocation_reason=row.revocation_reason,
+        chain=chain,
+    )
+
+
+def unicode_name(name: str) -> str:
+    """The U-label form for people; a label that doesn't decode is shown as it is."""
+    try:
+        return ".".join(idna.decode(label) if label.startswith("xn--") else label for label in name.split("."))
+    except idna.IDNAError:
+        return name

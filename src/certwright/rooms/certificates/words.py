@@ -1,0 +1,167 @@
+"""The vocabulary of certificates: states, operations, applications, and the facts rules decide on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class State(StrEnum):
+    """What the API calls the state of a certificate. `expired` is computed, never stored."""
+
+    PENDING_APPLICATION = "pending_application"
+    PENDING_DOMAIN_VALIDATION = "pending_domain_validation"
+    PENDING_ORGANIZATION_VALIDATION = "pending_organization_validation"
+    TO_BE_ISSUED = "to_be_issued"
+    ISSUED = "issued"
+    APPROVAL_FAILED = "approval_failed"
+    VERIFYING_DOMAIN_ADDITION = "verifying_domain_addition"
+    VERIFYING_REISSUE = "verifying_reissue"
+    VERIFYING_WITHDRAWAL = "verifying_withdrawal"
+    VERIFYING_REVOCATION = "verifying_revocation"
+    REVOCATION_PENDING_DOMAIN_VALIDATION = "revocation_pending_domain_validation"
+    REVOKED = "revoked"
+    HOSTED = "hosted"
+    EXPIRED = "expired"
+    REFUND_REVIEW = "refund_review"
+
+
+PROGRESS: Mapping[State, int] = {
+    State.PENDING_APPLICATION: 0,
+    State.PENDING_DOMAIN_VALIDATION: 40,
+    State.PENDING_ORGANIZATION_VALIDATION: 70,
+    State.TO_BE_ISSUED: 90,
+    State.ISSUED: 100,
+}
+"""Percent done of a first application; other states have no percentage."""
+
+
+class Operation(StrEnum):
+    APPLY = "apply"
+    SAVE_DRAFT = "save_draft"
+    VERIFY_DOMAINS = "verify_domains"
+    WITHDRAW = "withdraw"
+    REISSUE = "reissue"
+    REVOKE = "revoke"
+    DOWNLOAD = "download"
+    EXPORT_KEY = "export_key"
+    DEPLOY = "deploy"
+    SET_AUTO_RENEW = "set_auto_renew"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class DomainType(StrEnum):
+    SINGLE = "single"
+    MULTI = "multi"
+    WILDCARD = "wildcard"
+
+
+class KeySource(StrEnum):
+    SYSTEM = "system"
+    UPLOADED_CSR = "uploaded_csr"
+
+
+class RevocationReason(StrEnum):
+    """What a subscriber may pick (BR 7.2.2); the CA names the subset it takes."""
+
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "key_compromise"
+    AFFILIATION_CHANGED = "affiliation_changed"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessation_of_operation"
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """All that `allowed_operations` looks at, gathered once."""
+
+    state: State
+    has_version: bool
+    has_key: bool
+    uploaded: bool = False
+    bound_to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """Whom to ask about an application; never part of the certificate."""
+
+    name: str
+    email: str
+    phone: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"name": self.name, "email": self.email, "phone": self.phone}
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What an applicant asks for, as typed. `names` may be empty when a CSR carries them."""
+
+    names: tuple[str, ...] = ()
+    domain_type: str | None = None
+    validation_method: str = "dns"
+    per_name_methods: Mapping[str, str] = field(default_factory=dict)
+    key_algorithm: str = "EC_P256"
+    csr: str | None = None
+    applicant: Applicant | None = None
+    consent: bool = False
+    consent_version: str = ""
+
+    def as_draft(self) -> dict[str, Any]:
+        return {
+            "names": list(self.names),
+            "domain_type": self.domain_type,
+            "validation_method": self.validation_method,
+            "per_name_methods": dict(self.per_name_methods),
+            "key_algorithm": self.key_algorithm,
+            "csr": self.csr,
+            "applicant": self.applicant.as_dict() if self.applicant else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedApplication:
+    """An application that passed every rule: names as A-labels, primary first."""
+
+    names: tuple[str, ...]
+    unicode_names: tuple[str, ...]
+    domain_type: DomainType
+    validation_method: str
+    per_name_methods: Mapping[str, str]
+    key_algorithm: str
+    csr_der: bytes | None
+    applicant: Applicant
+    consent_version: str
+
+    @property
+    def key_source(self) -> KeySource:
+        return KeySource.SYSTEM if self.csr_der is None else KeySource.UPLOADED_CSR
+
+
+@dataclass(frozen=True, slots=True)
+class VersionMaterial:
+    """One issued version as other rooms use it: leaf and chain, and where its private key is (None: not held here)."""
+
+    version_id: str
+    certificate_id: str
+    account_id: str
+    project_id: str
+    name: str
+    number: int
+    leaf_der: bytes
+    chain_ders: tuple[bytes, ...]
+    names: tuple[str, ...]
+    key_id: str | None
+    sha256: str
+    not_before: datetime
+    not_after: datetime
+    revoked: bool = False
+
+
+CURRENT_PRIVACY_STATEMENT = "2026-11"
+"""Version of the statement applicants agree to; stored with every consent."""
