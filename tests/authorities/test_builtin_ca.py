@@ -41,7 +41,7 @@ def request(world: World, *names: str, reference: str = "app_1", **changes: obje
 async def issue(world: World, asked: authorities.IssueRequest) -> authorities.IssuedCertificate:
     async with world.services.db.begin() as tx:
         ca_id = await authorities.builtin_issuing_id(tx, world.account.id)
-        return await authorities.issue(tx, world.services, ca_id, asked)
+    return await authorities.issue(world.services, ca_id, asked)
 
 
 async def roots(world: World) -> tuple[bytes, ...]:

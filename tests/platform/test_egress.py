@@ -13,14 +13,14 @@ import dns.rdatatype
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.servers.dns import free_port
+from tests.servers.hostile_dns import HostileDns, hostile_dns, reply
+from tests.servers.hostile_http import HostileHttp, answer, endless, hostile_http, raw, silent
 
 from certwright.platform.addresses import AddressGuard, special_class
 from certwright.platform.db import _open_transactions
 from certwright.platform.egress import Egress, EgressProblem, Fetched
 from certwright.platform.resolver import Outcome, Resolver, is_localhost
-from tests.servers.dns import free_port
-from tests.servers.hostile_dns import HostileDns, hostile_dns, reply
-from tests.servers.hostile_http import HostileHttp, answer, endless, hostile_http, raw, silent
 
 LOOPBACK = AddressGuard.of(["127.0.0.0/8", "::1/128"])
 
@@ -218,7 +218,8 @@ def test_localhost_names_are_loopback_and_nobody_is_asked(name: str) -> None:
     assert is_localhost(name)
     with hostile_dns(lambda query: reply(query, "evil. 5 IN A 8.8.8.8")) as server:
         addresses, why = run(Resolver([server.endpoint]).addresses(name))
-        assert [str(address) for address in addresses] == ["127.0.0.1", "::1"] and why is None
+        assert [str(address) for address in addresses] == ["127.0.0.1", "::1"]
+        assert why is None
         assert server.asked == []
         assert refused(open_egress(server, AddressGuard()), f"http://{name}/").extra["address_class"] == "loopback"
 
@@ -366,7 +367,8 @@ def test_a_request_carries_no_credentials_and_asks_for_no_compression(site: Host
     get(site, "/ok")
     head = site.requests[-1].lower()
     assert "accept-encoding: identity" in head
-    assert "cookie" not in head and "authorization" not in head
+    assert "cookie" not in head
+    assert "authorization" not in head
     assert f"host: 127.0.0.1:{site.port}" in head
 
 
@@ -393,7 +395,8 @@ def test_a_compressed_answer_is_never_unpacked(site: HostileHttp) -> None:
 def test_misbehaving_servers_end_in_a_problem_that_names_the_host(site: HostileHttp, path: str, code: str) -> None:
     problem = fails(site, path, timeout=0.6 if code == "egress_timeout" else 10, max_bytes=2000)
     assert problem.code == code
-    assert "127.0.0.1" in problem.message and problem.fix
+    assert "127.0.0.1" in problem.message
+    assert problem.fix
 
 
 def test_a_body_of_exactly_the_limit_is_read_and_one_byte_more_is_not(site: HostileHttp) -> None:

@@ -176,11 +176,12 @@ def looks_like_ip(text: str) -> bool:
 
 
 def is_internal(name: DnsName) -> bool:
-    """Whether no public CA may certify this name: no public suffix, or a special-use suffix (BR 4.2.2, RFC 6761)."""
+    """Whether no public CA may certify this name: a single label, no public suffix, or a
+    special-use suffix (BR 4.2.2, RFC 6761)."""
     base = name.base
     if any(base == s or base.endswith("." + s) for s in _SPECIAL_USE_SUFFIXES):
         return True
-    return _suffixes().publicsuffix(base) is None
+    return "." not in base or _suffixes().publicsuffix(base) is None
 
 
 def is_public_suffix(name: DnsName) -> bool:

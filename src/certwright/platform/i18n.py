@@ -42,9 +42,11 @@ def use_locale(locale: str) -> Iterator[None]:
 def known_locale(wanted: str) -> str:
     """`wanted` (`pt-BR`, `zh_CN`, `en`) as Babel spells it, or English if there is no such locale."""
     try:
-        return str(Locale.parse(wanted.replace("-", "_")))
+        found = Locale.parse(wanted.replace("-", "_"))
     except (UnknownLocaleError, ValueError, TypeError):
         return DEFAULT_LOCALE
+    # Catalogues are named by language and country; the script Babel adds on its own would hide them.
+    return f"{found.language}_{found.territory}" if found.territory else str(found.language)
 
 
 def available_locales() -> tuple[str, ...]:

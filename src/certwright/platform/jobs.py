@@ -93,9 +93,18 @@ class Jobs:
         if not object_ids:
             return
         table = self.steps[step].table
-        due = self.clock.now() + self.lease
+        due = self.due_when_started()
         await tx.execute(sa.update(table).where(table.c.id.in_(object_ids)).values(next_step_at=due))
         await self._enqueue(tx, step, list(object_ids), [None] * len(object_ids))
+
+    def due_when_started(self) -> datetime:
+        """What `next_step_at` a row is inserted with that `announce` starts in the same transaction."""
+        return self.clock.now() + self.lease
+
+    async def announce(self, tx: Tx, step: str, *object_ids: str) -> None:
+        """Like `start`, for rows just inserted with `due_when_started()`."""
+        if object_ids:
+            await self._enqueue(tx, step, list(object_ids), [None] * len(object_ids))
 
     async def sweep(self, db: Database) -> int:
         """Enqueue every due row once; returns how many."""
@@ -121,7 +130,7 @@ class Jobs:
         count = len(ids)
         await tx.exec_driver_sql(
             self._enqueue_sql,
-            ([0] * count, [step] * count, [i.encode() for i in ids], [None] * count, dedupe, [None] * count),
+            ([0] * count, [step] * count, [i.encode() for i in ids], [timedelta(0)] * count, dedupe, [None] * count),
         )
 
     async def run_step(self, services: Services, name: str, object_id: str) -> bool:

@@ -11,7 +11,6 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
 
 import dns.asyncbackend
 import dns.asyncquery
@@ -38,8 +37,6 @@ _MAX_NAMESERVERS = 13
 _MAX_ADDRESSES = 8
 _MAX_CHAIN = 12
 _MAX_VALUES = 100
-
-T = TypeVar("T")
 
 
 class Outcome(StrEnum):
@@ -228,10 +225,15 @@ class Resolver:
         return (), (failed or looks)[0]
 
     async def zone_of(self, name: str) -> Zone | None:
-        """The closest enclosing zone, found by climbing; None when the DNS doesn't say (look at `lookup` for why)."""
+        """The closest enclosing zone, found by climbing; None when the DNS doesn't say (look at `lookup` for why).
+
+        A failed look-up ends the climb: above a zone that doesn't answer stands a parent that knows nothing of it.
+        """
         at = normal_name(name)
         while True:
             look = await self.lookup(at, "SOA")
+            if look.outcome in _TRY_NEXT:
+                return None
             # Behind a CNAME the SOA is that of the target's zone; the alias itself stands in a zone further up.
             if not look.aliases:
                 if look.outcome is Outcome.FOUND:
@@ -255,15 +257,24 @@ class Resolver:
         )
 
     async def authoritative(self, zone: Zone, name: str, rdtype: str) -> tuple[Look, ...]:
-        """Ask every server of the zone directly, each at its first address of each kind."""
-        questions = []
-        for server in zone.servers:
-            if not server.addresses:
-                questions.append(_known(Look(server.name, normal_name(name), rdtype, Outcome.UNREACHABLE,
-                                             detail="the server's name has no address")))  # fmt: skip
-            for address in _first_of_each_kind(server.addresses):
-                questions.append(self.ask_stranger(Nameserver(address, self._port, server.name), name, rdtype))
-        return tuple(await asyncio.gather(*questions))
+        """Ask every server of the zone directly, each at its first address of each kind.
+
+        An address that can't be reached is left out when the same server answered at its other address, as IPv6
+        addresses do on a machine without IPv6.
+        """
+        looks = await asyncio.gather(*(self._ask_zone_server(server, name, rdtype) for server in zone.servers))
+        return tuple(look for group in looks for look in group)
+
+    async def _ask_zone_server(self, server: ZoneServer, name: str, rdtype: str) -> list[Look]:
+        if not server.addresses:
+            nowhere = "the server's name has no address"
+            return [Look(server.name, normal_name(name), rdtype, Outcome.UNREACHABLE, detail=nowhere)]
+        addresses = _first_of_each_kind(server.addresses)
+        looks = await asyncio.gather(
+            *(self.ask_stranger(Nameserver(address, self._port, server.name), name, rdtype) for address in addresses)
+        )
+        reached = [look for look in looks if look.outcome is not Outcome.UNREACHABLE]
+        return reached or list(looks)
 
     async def ask_stranger(self, server: Nameserver, name: str, rdtype: str) -> Look:
         """Ask a server somebody else named for what it holds itself, unless its address is forbidden."""
@@ -290,10 +301,6 @@ def _configured(server: str) -> Nameserver:
             field="dns_servers",
             fix="Write it like 192.0.2.53:53; a resolver can't be found by its name.",
         ) from None
-
-
-async def _known(value: T) -> T:
-    return value
 
 
 def _first_of_each_kind(addresses: Sequence[str]) -> list[str]:

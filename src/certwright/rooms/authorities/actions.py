@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 
 from certwright.kernel.actor import Actor, system_actor
 from certwright.kernel.ids import new_id
-from certwright.kernel.problems import Invalid, Refused, Unavailable, not_found
+from certwright.kernel.problems import Invalid, Problem, Refused, Unavailable, not_found
 from certwright.platform.db import Tx
 from certwright.platform.jobs import Next
 from certwright.platform.services import Services
@@ -138,19 +139,57 @@ async def builtin_issuing_id(tx: Tx, account_id: str) -> str:
     return str(found)
 
 
-async def issue(tx: Tx, services: Services, authority_id: str, request: IssueRequest) -> IssuedCertificate:
-    """Draft, lint, sign and record one leaf in the caller's transaction: it leaves this room recorded or not at all.
+async def issue(services: Services, authority_id: str, request: IssueRequest) -> IssuedCertificate:
+    """Draft, lint, sign and record one leaf in one transaction: it leaves this room recorded or not at all.
 
-    Raises Refused `ca_not_active`, Invalid `lint_failed`, `profile_unknown`, NotFound.
+    Asked again with the same reference, returns what was issued then. Raises Refused `ca_not_active`, Invalid
+    `lint_failed`, `profile_unknown`, NotFound.
     """
-    done = await _issued_before(tx, request.reference)
-    if done is not None:
-        return done
+    try:
+        return await _issue(services, authority_id, request)
+    except IntegrityError:
+        # Another worker with the same reference was quicker: ours was never recorded, so it never leaves.
+        return await _issue(services, authority_id, request)
+
+
+async def _issue(services: Services, authority_id: str, request: IssueRequest) -> IssuedCertificate:
+    async with services.db.begin() as tx:
+        done = await _issued_before(tx, request.reference)
+        if done is not None:
+            return done
+        (result,) = await issue_many(tx, services, authority_id, [request])
+        if isinstance(result, Problem):
+            raise result
+        return result
+
+
+async def issue_many(
+    tx: Tx, services: Services, authority_id: str, requests: Sequence[IssueRequest]
+) -> list[IssuedCertificate | Problem]:
+    """Several leaves of one CA for one account, with fresh references, in the caller's transaction; what is wrong with
+    one request is its own answer."""
     ca = await _row(tx, authority_id)
     now = services.clock.now()
     state = ca_state(ca, now)
-    if state is not CaState.ACTIVE or ca.account_id != request.account_id:
+    if state is not CaState.ACTIVE or any(ca.account_id != request.account_id for request in requests):
         raise Refused("ca_not_active", f"The CA {ca.name!r} is {state} and can't issue.", fix="Choose an active CA.")
+    chain = await _chain(tx, ca)
+    results: list[IssuedCertificate | Problem] = []
+    rows: list[dict[str, Any]] = []
+    for request in requests:
+        try:
+            row = await _signed(tx, services, ca, request, now)
+        except Invalid as problem:
+            results.append(problem)
+            continue
+        rows.append(row)
+        results.append(IssuedCertificate(row["id"], ca.id, row["serial"], row["der"], chain))
+    if rows:
+        await tx.execute(sa.insert(issued_certificates), rows)
+    return results
+
+
+async def _signed(tx: Tx, services: Services, ca: Any, request: IssueRequest, now: datetime) -> dict[str, Any]:
     profile = BUILT_IN.get(request.profile)
     if profile is None or profile.is_ca:
         raise Invalid("profile_unknown", f"There is no leaf profile {request.profile[:40]!r}.", field="profile",
@@ -173,24 +212,13 @@ async def issue(tx: Tx, services: Services, authority_id: str, request: IssueReq
         ),
         at=now,
     )
-    signer = services.port(Signer)
-    der = assemble(linted, await signer.sign(tx, ca.ca_key_id, linted))
-    row_id = new_id("crt", now)
-    inserted = await tx.execute(
-        insert(issued_certificates)
-        .values(
-            id=row_id, authority_id=ca.id, account_id=request.account_id, project_id=request.project_id,
-            reference=request.reference, profile=profile.name, serial=f"{serial:x}", names=list(request.names), der=der,
-            not_before=not_before, not_after=not_after, issued_at=now,
-        )
-        .on_conflict_do_nothing(index_elements=["reference"])
-    )  # fmt: skip
-    if not inserted.rowcount:
-        # Another worker was quicker: ours was never recorded, so it never leaves.
-        done = await _issued_before(tx, request.reference)
-        assert done is not None
-        return done
-    return IssuedCertificate(row_id, ca.id, f"{serial:x}", der, await _chain(tx, ca))
+    der = assemble(linted, await services.port(Signer).sign(tx, ca.ca_key_id, linted))
+    return {
+        "id": new_id("crt", now), "authority_id": ca.id, "account_id": request.account_id,
+        "project_id": request.project_id, "reference": request.reference, "profile": profile.name,
+        "serial": f"{serial:x}", "names": list(request.names), "der": der, "not_before": not_before,
+        "not_after": not_after, "issued_at": now,
+    }  # fmt: skip
 
 
 async def issued(tx: Tx, issued_id: str, account_id: str) -> IssuedCertificate:

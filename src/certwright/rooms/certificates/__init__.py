@@ -15,7 +15,6 @@ from certwright.rooms.certificates.actions import (
     delete_certificate,
     expiry_days,
     get_certificate,
-    issue_private,
     list_certificates,
     read_draft,
     reissue,
@@ -38,6 +37,7 @@ from certwright.rooms.certificates.ports import (
     Rejected,
     Usage,
 )
+from certwright.rooms.certificates.private import PrivateIssuance, issue_private
 from certwright.rooms.certificates.rules import renew_at
 from certwright.rooms.certificates.tables import applications, certificates, versions
 from certwright.rooms.certificates.views import ApplicationView, Detail, Summary, VersionView
@@ -71,6 +71,7 @@ __all__ = [
     "Issued",
     "Operation",
     "Pending",
+    "PrivateIssuance",
     "Rejected",
     "RevocationReason",
     "State",

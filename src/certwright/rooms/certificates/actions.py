@@ -16,7 +16,7 @@ from certwright.kernel.ids import new_id
 from certwright.kernel.problems import Invalid, Refused, Stale, not_found
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
-from certwright.rooms import access, audit, authorities, keys, validation
+from certwright.rooms import access, audit, keys, validation
 from certwright.rooms.certificates import rules, store, views
 from certwright.rooms.certificates.ports import AuthorityDirectory, CertificateAuthority, Issued, Usage
 from certwright.rooms.certificates.tables import applications, certificates, versions
@@ -30,7 +30,6 @@ from certwright.rooms.certificates.words import (
     VersionMaterial,
 )
 from certwright.x509.certificates import read_certificate
-from certwright.x509.csr import read_csr
 
 STEP = "certificates.issue"
 REVOKE_STEP = "certificates.revoke"
@@ -181,7 +180,7 @@ async def create_certificate(
     certificate_id = new_id("cert", now)
     async with services.db.begin() as tx:
         project = await access.project_for(tx, actor, "scm:cert:apply", project_id)
-        wanted = await _free_name(tx, actor.account_id, name)
+        wanted = await free_name(tx, actor.account_id, name)
         await store.insert_certificate(
             tx, id=certificate_id, account_id=actor.account_id, project_id=project, name=wanted,
             description=description, tags=judged_tags, ca=ca, stage=State.PENDING_APPLICATION.value,
@@ -250,17 +249,22 @@ async def _submit(
     return application_id
 
 
-async def _free_name(tx: Tx, account_id: str, wanted: str | None) -> str:
+async def free_name(tx: Tx, account_id: str, wanted: str | None) -> str:
     if wanted is not None:
         rules.judge_name(wanted)
         if await store.name_taken(tx, account_id, wanted):
-            raise _name_taken(wanted)
+            raise name_taken(wanted)
         return wanted
+    return generated_name()
+
+
+def generated_name() -> str:
+    """`cert-xxxxxxxxxx`; 30^10 possibilities, and the unique index has the last word."""
     alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
     return "cert-" + "".join(secrets.choice(alphabet) for _ in range(10))
 
 
-def _name_taken(name: str) -> Refused:
+def name_taken(name: str) -> Refused:
     return Refused(
         "certificate_name_taken", f"Another certificate is called {name!r}.", field="name", fix="Choose another name."
     )
@@ -308,11 +312,10 @@ async def record_version(
     number = await store.supersede(tx, certificate.id, now)
     await store.insert_version(
         tx, id=version_id, certificate_id=certificate.id, account_id=certificate.account_id,
-        project_id=certificate.project_id, number=number, application_id=attempt.id, key_id=attempt.key_id,
-        leaf_der=issued.leaf_der, chain_ders=list(issued.chain_ders), names=list(leaf.dns_names + leaf.ip_addresses),
-        subject=leaf.subject, issuer=leaf.issuer, serial=leaf.serial, sha256=leaf.sha256, sha1=leaf.sha1,
-        spki_sha256=leaf.spki_sha256, key_algorithm=leaf.key_algorithm, signature_algorithm=leaf.signature_algorithm,
-        not_before=leaf.not_before, not_after=leaf.not_after, issued_at=now,
+        project_id=certificate.project_id, number=number,
+        **store.version_values(
+            leaf, issued.chain_ders, application_id=attempt.id, key_id=attempt.key_id, issued_at=now
+        ),
     )  # fmt: skip
     names = list(attempt.names)
     unicode_names = [views.unicode_name(name) for name in names]
@@ -324,11 +327,10 @@ async def record_version(
     )  # fmt: skip
     await services.events.publish(
         tx, "certificate.version_issued", account_id=certificate.account_id, object_id=certificate.id,
-        payload={
-            "version_id": version_id, "number": number, "application_id": attempt.id, "sha256": leaf.sha256,
-            "not_before": leaf.not_before.isoformat(), "not_after": leaf.not_after.isoformat(),
-            "project_id": certificate.project_id,
-        },
+        payload=views.version_issued_payload(
+            version_id=version_id, number=number, application_id=attempt.id, leaf=leaf,
+            project_id=certificate.project_id,
+        ),
     )  # fmt: skip
     await audit.record(
         tx, services, actor, "scm:cert:issue", "certificate", certificate.id, project_id=certificate.project_id,
@@ -474,7 +476,7 @@ async def update_certificate(
         if name is not None and name != row.name:
             rules.judge_name(name)
             if await store.name_taken(tx, actor.account_id, name, besides=certificate_id):
-                raise _name_taken(name)
+                raise name_taken(name)
             unicode_names = tuple(views.unicode_name(n) for n in row.names)
             changes |= {
                 "name": name,
@@ -543,81 +545,6 @@ async def delete_certificate(services: Services, actor: Actor, certificate_id: s
             "certificate_bound", "The certificate can't be deleted: it has just been bound to a listener.",
             fix="Unbind it, or bind another certificate there first.",
         ) from error  # fmt: skip
-
-
-# --- private issuance -----------------------------------------------------------------------------------------------
-
-
-async def issue_private(
-    services: Services,
-    actor: Actor,
-    *,
-    authority_id: str | None = None,
-    names: Sequence[str],
-    key_algorithm: str = "EC_P256",
-    csr: str | None = None,
-    days: int | None = None,
-    name: str | None = None,
-    project_id: str | None = None,
-    description: str = "",
-    auto_renew: bool = True,
-) -> views.Summary:
-    """A server certificate from a private CA at once: who may use the CA (`ccm:cert:issue`) vouches for the names.
-
-    Key, certificate, record and audit are one transaction. `days` counts to the CA's limit; names may be IP addresses.
-    """
-    judged_names, public_key, new = await _private_request(names, key_algorithm, csr)
-    if days is not None and not 1 <= days <= 199:
-        raise Invalid("days_out_of_range", "A certificate lives 1 to 199 days.", field="days", fix="Choose 1 to 199.")
-    description = rules.judge_description(description)
-    now = services.clock.now()
-    certificate_id, application_id = new_id("cert", now), new_id("app", now)
-    async with services.db.begin() as tx:
-        project = await access.project_for(tx, actor, "ccm:cert:issue", project_id)
-        ca_id = authority_id or await authorities.builtin_issuing_id(tx, actor.account_id)
-        access.require(actor, "ccm:cert:issue", project_id=project, resource=f"authority:{ca_id}")
-        wanted = await _free_name(tx, actor.account_id, name)
-        issued = await authorities.issue(
-            tx,
-            services,
-            ca_id,
-            authorities.IssueRequest(
-                reference=application_id, account_id=actor.account_id, project_id=project, names=judged_names,
-                public_key=public_key, seconds=None if days is None else days * 86_400,
-            ),
-        )  # fmt: skip
-        key_id = None
-        if new is not None:
-            key_id = await keys.store_key(tx, services, new, account_id=actor.account_id, project_id=project)
-        await store.insert_certificate(
-            tx, id=certificate_id, account_id=actor.account_id, project_id=project, name=wanted,
-            description=description, ca=BUILTIN_CA, stage=State.TO_BE_ISSUED.value, auto_renew=auto_renew,
-            primary_name=judged_names[0], names=list(judged_names), created_at=now, updated_at=now,
-        )  # fmt: skip
-        await store.insert_application(
-            tx, id=application_id, certificate_id=certificate_id, account_id=actor.account_id, project_id=project,
-            kind="apply", names=list(judged_names), domain_type="multi" if len(judged_names) > 1 else "single",
-            validation_method=VOUCHED, per_name_methods={}, key_algorithm=key_algorithm,
-            csr_uploaded=csr is not None, key_id=key_id, submitted_at=now, validated_at=now, order_intended_at=now,
-            order_id=issued.id, issued_at=now,
-        )  # fmt: skip
-        row = await store.certificate(tx, certificate_id)
-        attempt = await store.application(tx, application_id)
-        await record_version(tx, services, actor, row, attempt, Issued(issued.der, issued.chain_ders))
-        return views.summary(await store.certificate(tx, certificate_id), now)
-
-
-async def _private_request(
-    names: Sequence[str], key_algorithm: str, csr: str | None
-) -> tuple[tuple[str, ...], object, keys.NewKey | None]:
-    """Names, public key and, where we make it, the new key of a private request."""
-    if csr is not None:
-        facts = read_csr(csr.encode())
-        typed = tuple(names) or facts.dns_names + facts.ip_addresses
-        return rules.judge_private_names(typed), facts.public_key, None
-    judged = rules.judge_private_names(names)
-    new = await keys.new_key(rules.judge_key_algorithm(key_algorithm))
-    return judged, new.key.public_key(), new
 
 
 # --- for other rooms ------------------------------------------------------------------------------------------------

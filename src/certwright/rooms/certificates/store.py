@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from certwright.platform.db import Tx
 from certwright.rooms.certificates.tables import applications, certificates, versions
 from certwright.rooms.certificates.words import State, VersionMaterial
+from certwright.x509.certificates import CertificateFacts
 
 Row = Any
 """A SQLAlchemy row; its columns are the table's."""
@@ -185,6 +186,24 @@ async def key_ids(tx: Tx, certificate_id: str) -> list[str]:
 
 
 # --- versions -------------------------------------------------------------------------------------------------------
+
+
+def version_values(
+    leaf: CertificateFacts,
+    chain_ders: Sequence[bytes],
+    *,
+    application_id: str,
+    key_id: str | None,
+    issued_at: datetime,
+) -> dict[str, Any]:
+    """The columns of a version that its leaf and chain tell."""
+    return {
+        "application_id": application_id, "key_id": key_id, "leaf_der": leaf.der, "chain_ders": list(chain_ders),
+        "names": list(leaf.dns_names + leaf.ip_addresses), "subject": leaf.subject, "issuer": leaf.issuer,
+        "serial": leaf.serial, "sha256": leaf.sha256, "sha1": leaf.sha1, "spki_sha256": leaf.spki_sha256,
+        "key_algorithm": leaf.key_algorithm, "signature_algorithm": leaf.signature_algorithm,
+        "not_before": leaf.not_before, "not_after": leaf.not_after, "issued_at": issued_at,
+    }  # fmt: skip
 
 
 async def insert_version(tx: Tx, **values: Any) -> None:

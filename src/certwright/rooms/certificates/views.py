@@ -13,6 +13,7 @@ from certwright.kernel.problems import Refused
 from certwright.rooms.certificates import rules
 from certwright.rooms.certificates.words import CertificateFacts, Operation, State
 from certwright.rooms.validation import ValidationState
+from certwright.x509.certificates import CertificateFacts as X509Facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,3 +198,18 @@ def unicode_name(name: str) -> str:
         return ".".join(idna.decode(label) if label.startswith("xn--") else label for label in name.split("."))
     except idna.IDNAError:
         return name
+
+
+def version_issued_payload(
+    *, version_id: str, number: int, application_id: str, leaf: X509Facts, project_id: str
+) -> dict[str, Any]:
+    """What the event `certificate.version_issued` tells; times are RFC 3339."""
+    return {
+        "version_id": version_id,
+        "number": number,
+        "application_id": application_id,
+        "sha256": leaf.sha256,
+        "not_before": leaf.not_before.isoformat(),
+        "not_after": leaf.not_after.isoformat(),
+        "project_id": project_id,
+    }

@@ -1,5 +1,5 @@
 """The keys room: private keys of certificates, sealed, opened only with a reason that is audited."""
 
-from certwright.rooms.keys.actions import NewKey, erase, new_key, open_key, register, store_key
+from certwright.rooms.keys.actions import NewKey, erase, new_key, open_key, register, store_key, store_keys
 
-__all__ = ["NewKey", "erase", "new_key", "open_key", "register", "store_key"]
+__all__ = ["NewKey", "erase", "new_key", "open_key", "register", "store_key", "store_keys"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,31 +50,43 @@ async def new_key(algorithm: KeyAlgorithm) -> NewKey:
     return NewKey(key, algorithm, spki_sha256(key.public_key()))
 
 
+Origin = Literal["generated", "uploaded"]
+
+
 async def store_key(
+    tx: Tx, services: Services, new: NewKey, *, account_id: str, project_id: str, origin: Origin = "generated"
+) -> str:
+    """Seal and insert in the caller's transaction; returns the key's id."""
+    (key_id,) = await store_keys(tx, services, [new], account_id=account_id, project_id=project_id, origin=origin)
+    return key_id
+
+
+async def store_keys(
     tx: Tx,
     services: Services,
-    new: NewKey,
+    new: Sequence[NewKey],
     *,
     account_id: str,
     project_id: str,
-    origin: Literal["generated", "uploaded"] = "generated",
-) -> str:
-    """Seal and insert in the caller's transaction; returns the key's id."""
+    origin: Origin = "generated",
+) -> list[str]:
+    """Several at once; ids in the order given."""
     now = services.clock.now()
-    key_id = new_id("key", now)
-    await tx.execute(
-        sa.insert(private_keys).values(
-            id=key_id,
-            account_id=account_id,
-            project_id=project_id,
-            algorithm=new.algorithm,
-            spki_sha256=new.spki_sha256,
-            sealed=services.vault.seal(to_pkcs8_der(new.key), _context(key_id)),
-            origin=origin,
-            created_at=now,
-        )
-    )
-    return key_id
+    ids = [new_id("key", now) for _ in new]
+    if ids:
+        await tx.execute(
+            sa.insert(private_keys),
+            [
+                {
+                    "id": key_id, "account_id": account_id, "project_id": project_id, "algorithm": key.algorithm,
+                    "spki_sha256": key.spki_sha256,
+                    "sealed": services.vault.seal(to_pkcs8_der(key.key), _context(key_id)), "origin": origin,
+                    "created_at": now,
+                }
+                for key_id, key in zip(ids, new, strict=True)
+            ],
+        )  # fmt: skip
+    return ids
 
 
 async def open_key(services: Services, actor: Actor, key_id: str, why: str) -> PrivateKey:

@@ -22,18 +22,17 @@ class BuiltinCa:
     async def submit(self, order: CertificateOrder) -> str:
         async with self._services.db.begin() as tx:
             authority_id = await authorities.builtin_issuing_id(tx, order.account_id)
-            issued = await authorities.issue(
-                tx,
-                self._services,
-                authority_id,
-                authorities.IssueRequest(
-                    reference=order.reference,
-                    account_id=order.account_id,
-                    project_id=order.project_id,
-                    names=order.names,
-                    public_key=read_csr(order.csr_der).public_key,
-                ),
-            )
+        issued = await authorities.issue(
+            self._services,
+            authority_id,
+            authorities.IssueRequest(
+                reference=order.reference,
+                account_id=order.account_id,
+                project_id=order.project_id,
+                names=order.names,
+                public_key=read_csr(order.csr_der).public_key,
+            ),
+        )
         return issued.id
 
     async def collect(self, order_id: str, account_id: str) -> Issued | Pending | Rejected:
