@@ -1,0 +1,73 @@
+"""What the validation room needs from whoever hosts a DNS zone: add one TXT value, take it away again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from certwright.kernel.problems import Invalid
+from certwright.platform.egress import Egress
+from certwright.platform.resolver import Nameserver
+
+
+class DnsWriter(Protocol):
+    """One connection to a DNS operator. Names are plain lower-case names without a trailing dot.
+
+    `add_txt` and `remove_txt` touch exactly one value and are content to find the work done; they don't wait for
+    secondaries. Both raise problems with the codes dns_update_unreachable, dns_update_bad_key, dns_update_refused,
+    dns_update_not_zone, dns_update_cname or dns_update_failed.
+    """
+
+    def zone_for(self, name: str) -> str | None:
+        """The zone of this connection that holds the name; the longest match wins; None if none does."""
+        ...
+
+    async def servers(self) -> tuple[Nameserver, ...]:
+        """Where a written record can be looked up at once; empty if the operator has no such server."""
+        ...
+
+    async def check_credentials(self) -> None:
+        """Prove that every zone could be updated, changing nothing; raises as above."""
+        ...
+
+    async def add_txt(self, name: str, value: str, ttl: int) -> None: ...
+
+    async def remove_txt(self, name: str, value: str) -> None: ...
+
+
+class DnsProvider(Protocol):
+    """A kind of DNS connection. `settings` are plain facts shown to people; `secret` is sealed in the vault."""
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Check and complete the settings; raises Invalid or InvalidFields naming `settings.<field>`."""
+        ...
+
+    def check_secret(self, secret: str) -> None:
+        """Raises Invalid for a secret that can't be one."""
+        ...
+
+    def writer(self, egress: Egress, zones: Sequence[str], settings: Mapping[str, Any], secret: str) -> DnsWriter: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DnsProviders:
+    """The kinds there are, put into Services.ports by the entry."""
+
+    by_kind: Mapping[str, DnsProvider] = field(default_factory=dict)
+
+    def get(self, kind: str) -> DnsProvider:
+        """Raises Invalid dns_kind_unknown."""
+        provider = self.by_kind.get(kind)
+        if provider is None:
+            raise Invalid(
+                "dns_kind_unknown", f"There is no kind of DNS connection called {kind!r}.", field="kind",
+                fix=f"Choose one of: {', '.join(sorted(self.by_kind))}.",
+            )  # fmt: skip
+        return provider
+
+
+def longest_zone(name: str, zones: Sequence[str]) -> str | None:
+    """The most specific of `zones` that holds `name`."""
+    held = [zone for zone in zones if name == zone or name.endswith("." + zone)]
+    return max(held, key=len, default=None)
