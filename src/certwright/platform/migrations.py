@@ -45,6 +45,8 @@ async def migrate(db: Database) -> None:
             if not await queries.schema_is_installed():
                 await queries.install()
         finally:
+            # What failed may have left its transaction broken; the unlock must not hide the reason.
+            await connection.rollback()
             await connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
             await connection.commit()
 
