@@ -717,3 +717,19 @@ def test_the_log_lines_that_matter_are_in_the_problem(log: str, code: str, lines
     assert (problem.code, problem.extra.get("log", [])) == (code, lines)
     assert problem.message.endswith(".")
     assert problem.fix
+
+
+def test_a_server_that_was_killed_under_its_users_is_revived_once_with_its_rows(
+    home: Path, embedded: Callable[..., EmbeddedPostgres]
+) -> None:
+    async def scenario() -> None:
+        users = [embedded(home, durable=True) for _ in range(3)]
+        clusters = [await user.start() for user in users]
+        await execute(clusters[0].url, "CREATE TABLE kept AS SELECT 7 AS n")
+        assert not await users[0].revive()
+        os.kill(postmaster_pid(home), signal.SIGKILL)
+        revived = await asyncio.gather(*(user.revive() for user in users))
+        assert sorted(revived) == [False, False, True]
+        assert await query(clusters[2].url, "SELECT n FROM kept") == 7
+
+    asyncio.run(scenario())

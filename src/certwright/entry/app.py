@@ -7,10 +7,12 @@ from fastapi import FastAPI
 from certwright.entry import public
 from certwright.entry.api import create_app as create_api
 from certwright.entry.api.base import add_routes
+from certwright.entry.console import add_console
 from certwright.platform.services import Services
 
 
 def create_app(services: Services) -> FastAPI:
     app = create_api(services)
     add_routes(app, public.router)
+    add_console(app)
     return app

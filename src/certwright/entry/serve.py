@@ -22,7 +22,7 @@ import uvicorn
 
 from certwright.entry import wiring
 from certwright.entry.web_certificate import WebCertificate
-from certwright.kernel.problems import Unavailable
+from certwright.kernel.problems import Problem, Unavailable
 from certwright.platform.config import Settings, host_and_port
 from certwright.platform.jobs import Worker
 from certwright.platform.migrations import migrate
@@ -38,6 +38,7 @@ Role = Literal["all", "web", "worker"]
 
 # How long requests may take to finish after a stop signal, in seconds.
 _GRACE = 5
+_LOOK_AT_DATABASE_EVERY = 5.0
 # Request lines of vendor-compatible doors come up to this long (bytes).
 _LONGEST_REQUEST_LINE = 64 * 1024
 
@@ -47,10 +48,12 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
     """Services on a migrated database, the embedded one started and given back as needed."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     embedded: EmbeddedPostgres | None = None
+    keeper: asyncio.Task[None] | None = None
     url = settings.database_url.get_secret_value() if settings.database_url else None
     if url is None:
         embedded = EmbeddedPostgres(settings.data_dir / "postgres")
         url = (await embedded.start()).url
+        keeper = asyncio.create_task(_keep_alive(embedded))
     try:
         services = await wiring.build(settings, database_url=url)
         try:
@@ -59,8 +62,22 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         finally:
             await wiring.aclose(services)
     finally:
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
         if embedded is not None:
             await embedded.stop()
+
+
+async def _keep_alive(embedded: EmbeddedPostgres) -> None:
+    """A database that was killed comes back by itself; what can't be mended is said and tried again."""
+    while True:
+        await asyncio.sleep(_LOOK_AT_DATABASE_EVERY)
+        try:
+            if await embedded.revive():
+                log.warning("the embedded PostgreSQL had stopped and was started again")
+        except Problem as problem:
+            log.error("the embedded PostgreSQL does not start", code=problem.code, reason=problem.message)
 
 
 async def first_start(services: Services) -> None:

@@ -199,6 +199,20 @@ class EmbeddedPostgres:
         self._locks, self._cluster = locks, cluster
         return cluster
 
+    async def revive(self) -> bool:
+        """Start the server again if it died under us (killed, out of memory). True if it had to be started.
+
+        Of several processes that notice, one starts it. Raises like `start`.
+        """
+        locks, cluster = self._locks, self._cluster
+        if locks is None or cluster is None or await _answers(self._pgdata, cluster):
+            return False
+        async with locks.deciding(self._patience):
+            if await _answers(self._pgdata, cluster):
+                return False
+            await self._connect_or_start(locks, cluster)
+        return True
+
     async def stop(self) -> None:
         """Leave the cluster, and stop it when no other process uses it. Idempotent.
 
