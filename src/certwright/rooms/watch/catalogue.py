@@ -1,0 +1,208 @@
+"""The alarms there are, as data: what each means, what may have caused it and what to do about it.
+
+Texts are English here and translated when shown; sentences are made from an alarm's reason code and parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from certwright.platform.i18n import N_, _
+from certwright.rooms.watch.words import DEPLOYMENT, DIFFERS, EXCEPTION, OVERDUE
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmKind:
+    """One row of the alarm catalogue. `severities` are those it can have; texts are in the current locale when read
+    through `localized`."""
+
+    id: str
+    name: str
+    severities: tuple[str, ...]
+    resource_type: str
+    monitor_type: str
+    unit: str
+    threshold: str
+    causes: tuple[str, ...]
+    impact: str
+    handling: tuple[str, ...]
+    auto_clear: bool = True
+
+
+CATALOGUE: Mapping[str, AlarmKind] = {
+    kind.id: kind
+    for kind in (
+        AlarmKind(
+            id=EXCEPTION,
+            name=N_("Certificate exception"),
+            severities=("minor", "major", "critical"),
+            resource_type="endpoint",
+            monitor_type=N_("TLS handshake with every address of the endpoint"),
+            unit=N_("days left"),
+            threshold=N_(
+                "1: fewer than 30 days left (minor; major under 7 days; for lives under 100 days, 33 % and 15 % of "
+                "the life). 2: expired (critical). 3: invalid or missing: unreadable, wrong name, broken chain or not "
+                "served (critical)."
+            ),
+            causes=(
+                N_("The certificate was not renewed in time, or the renewed one was not installed."),
+                N_("The server was not reloaded after its files changed."),
+                N_("The certificate was issued for other names, or the wrong file was installed."),
+                N_("The issuer's certificate is missing from the file the server sends."),
+                N_("The server is stopped, or a firewall is in the way."),
+            ),
+            impact=N_("Browsers and other clients warn about the connection or refuse it."),
+            handling=(
+                N_("Open the endpoint to see what each address serves."),
+                N_("If the certificate runs out: renew it, or apply for a new one."),
+                N_("Deploy it with its full chain; the server is reloaded and checked from outside."),
+                N_("If nothing answers: check that the server runs and listens on this address and port."),
+                N_("The alarm clears by itself at the next good probe."),
+            ),
+        ),
+        AlarmKind(
+            id=DIFFERS,
+            name=N_("Served certificate differs from intended"),
+            severities=("major",),
+            resource_type="endpoint",
+            monitor_type=N_("TLS handshake with every address of the endpoint"),
+            unit="",
+            threshold=N_("The fingerprint served is not that of the version meant to be in use."),
+            causes=(
+                N_("The server was not reloaded after its files changed."),
+                N_("Somebody replaced the certificate by hand."),
+                N_("One of several servers behind the name was left out of the rollout."),
+                N_("Another server answers at this address."),
+            ),
+            impact=N_("Some clients get an old or foreign certificate; it may expire unnoticed."),
+            handling=(
+                N_("Compare the two fingerprints on the endpoint's page."),
+                N_("Deploy the certificate to the site again, or correct the binding if the served one is right."),
+                N_("The alarm clears by itself at the next good probe."),
+            ),
+        ),
+        AlarmKind(
+            id=OVERDUE,
+            name=N_("Renewal overdue"),
+            severities=("major",),
+            resource_type="certificate",
+            monitor_type=N_("Time since the certificate should have been renewed"),
+            unit=N_("days left"),
+            threshold=N_("A fifth of the time between the renewal date and expiry has passed without a new version."),
+            causes=(
+                N_("Validation fails: a DNS record or a file is no longer where it was."),
+                N_("The CA can't be reached or refuses the order."),
+                N_("Automatic renewal is switched off for the certificate."),
+            ),
+            impact=N_("Without a new version the certificate expires on the date named."),
+            handling=(
+                N_("Open the certificate to see the last problem of its renewal."),
+                N_("Correct it and start the renewal by hand; nothing needs to be done if it succeeds meanwhile."),
+                N_("The alarm clears by itself when a new version is issued."),
+            ),
+        ),
+        AlarmKind(
+            id=DEPLOYMENT,
+            name=N_("Deployment failed or undone"),
+            severities=("major",),
+            resource_type="certificate",
+            monitor_type=N_("Outcome of the rollout"),
+            unit="",
+            threshold=N_("A rollout ended without the intended certificate being served."),
+            causes=(
+                N_("The server's configuration has an error of its own, so that it can't be reloaded."),
+                N_("Files can't be written: permissions or a full disk."),
+                N_("The target can't be reached."),
+            ),
+            impact=N_("The previous certificate is still in use where the rollout was undone."),
+            handling=(
+                N_("Open the rollout: each step shows what it did and where it stopped."),
+                N_("Correct the cause and deploy again."),
+                N_("The alarm clears by itself when a rollout of the certificate succeeds."),
+            ),
+        ),
+    )
+}
+
+
+def localized(kind: str) -> AlarmKind:
+    """The catalogue's entry in the current locale."""
+    entry = CATALOGUE[kind]
+    return AlarmKind(
+        id=entry.id,
+        name=_(entry.name),
+        severities=entry.severities,
+        resource_type=entry.resource_type,
+        monitor_type=_(entry.monitor_type),
+        unit=_(entry.unit) if entry.unit else "",
+        threshold=_(entry.threshold),
+        causes=tuple(_(text) for text in entry.causes),
+        impact=_(entry.impact),
+        handling=tuple(_(text) for text in entry.handling),
+        auto_clear=entry.auto_clear,
+    )
+
+
+_SENTENCES: Mapping[str, str] = {
+    "expired": N_("The certificate {subject} expired on {not_after}."),
+    "not_yet_valid": N_("The certificate {subject} is valid only from {not_before}; a clock may be wrong."),
+    "wrong_name": N_("The certificate served is not valid for {name}; it names {names}."),
+    "chain_incomplete": N_("The chain is incomplete: {detail}."),
+    "chain_broken": N_("The chain is broken: {detail}."),
+    "expires_soon": N_("The certificate {subject} expires on {not_after}."),
+    "no_certificate": N_("The server sent no certificate."),
+    "unreadable": N_("The certificate can't be read: {detail}."),
+    "unreachable": N_("No certificate is served: {detail}."),
+    "differs": N_("The certificate served ({served}) is not the intended one ({intended})."),
+    "renewal_overdue": N_(
+        "The renewal was due on {due} and has not succeeded; the certificate expires on {not_after}."
+    ),
+    "rollout_failed": N_("The rollout failed: {detail}."),
+    "rollout_undone": N_("The rollout was undone, the previous certificate is back in place: {detail}."),
+}
+
+
+def sentence(reason: str, params: Mapping[str, Any]) -> str:
+    """One sentence in the current locale. Times are shown to the minute in UTC, fingerprints by their beginning."""
+    template, values = sentence_parts(reason, params)
+    return _(template).format_map(values) if template else reason
+
+
+def sentence_parts(reason: str, params: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """The English template of a reason and every value it needs as a person reads it; no template if it is unknown.
+
+    For events: whoever hears of an alarm can say the sentence in a language of its own.
+    """
+    template = _SENTENCES.get(reason, "")
+    wanted = [name for _text, name, _spec, _conversion in Formatter().parse(template) if name]
+    return template, {name: _shown(name, params[name]) if name in params else "–" for name in wanted}
+
+
+def as_told(kind: str) -> dict[str, Any]:
+    """The catalogue's entry in English, for events; the receiver translates text by text."""
+    entry = CATALOGUE[kind]
+    return {
+        "name": entry.name,
+        "resource_type": entry.resource_type,
+        "monitor_type": entry.monitor_type,
+        "unit": entry.unit,
+        "threshold_text": entry.threshold,
+        "causes": list(entry.causes),
+        "impact": entry.impact,
+        "handling": list(entry.handling),
+        "auto_clear": entry.auto_clear,
+    }
+
+
+def _shown(key: str, value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or "–"
+    text = str(value)
+    if key in ("not_after", "not_before", "due"):
+        return f"{text[:10]} {text[11:16]} UTC"
+    if key in ("served", "intended"):
+        return text[:16] + "…"
+    return text.rstrip(".")

@@ -1,0 +1,295 @@
+"""The regular round of probes, probes asked for at once, and what other rooms' events mean for watching."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+import structlog
+
+from certwright.kernel.actor import system_actor
+from certwright.kernel.ids import new_id
+from certwright.kernel.names import parse_dns_name
+from certwright.kernel.problems import Invalid, NotFound
+from certwright.platform.db import Tx
+from certwright.platform.events import Event
+from certwright.platform.jobs import Next
+from certwright.platform.services import Services
+from certwright.rooms import certificates
+from certwright.rooms.watch import actions, alarms, intended, rules, store
+from certwright.rooms.watch.words import DEPLOYMENT, OVERDUE, AlarmFact, Origin, Severity, StartTls
+
+log = structlog.get_logger(__name__)
+
+VERSION_STEP = "watch.renewal"
+
+_IN_FLIGHT = 400
+_GATHER_SECONDS = 0.2
+_CLAIM = timedelta(seconds=60)
+# A new version is put in place by rollouts that take minutes; until then the old one being served is no surprise.
+_SETTLE_AFTER_ISSUE = timedelta(hours=1)
+# Old workers of a server that was just reloaded may finish a handshake with what they had.
+_SETTLE_AFTER_ROLLOUT = timedelta(seconds=30)
+
+
+async def probe_due(services: Services, roots: actions.RootCache, *, in_flight: int = _IN_FLIGHT) -> int:
+    """Probe every endpoint whose round has come, many at a time; returns how many.
+
+    Results are written in batches while slow endpoints are still being waited for. Several workers share the work:
+    a claim ends by itself when its worker dies.
+    """
+    known = await roots.get(services)
+    pending: set[asyncio.Task[actions.Look]] = set()
+    probed = 0
+    try:
+        while True:
+            free = in_flight - len(pending)
+            claimed = []
+            if free >= in_flight // 4:
+                now = services.clock.now()
+                async with services.db.begin() as tx:
+                    claimed = await store.claim_due(tx, now, now + _CLAIM, free)
+                pending |= {asyncio.create_task(actions.look(services, row, known)) for row in claimed}
+            if not pending:
+                return probed
+            done, pending = await asyncio.wait(pending, timeout=_GATHER_SECONDS)
+            await actions.record(services, _results(done))
+            probed += len(done)
+    finally:
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+
+
+def _results(done: set[asyncio.Task[actions.Look]]) -> list[actions.Look]:
+    """What was seen. A mistake of ours at one endpoint is logged and must not keep the others from being recorded."""
+    found = []
+    for task in done:
+        error = task.exception()
+        if error is None:
+            found.append(task.result())
+        else:
+            log.error("probe failed", exc_info=error)
+    return found
+
+
+async def probe_step(services: Services, endpoint_id: str, roots: actions.RootCache) -> Next:
+    """A probe somebody asked for."""
+    async with services.db.begin() as tx:
+        row = await store.endpoint(tx, endpoint_id)
+    if row is None or not row.enabled:
+        return None
+    known = await roots.get(services)
+    await actions.record(services, [await actions.look(services, row, known)])
+    return None
+
+
+# A certificate's life, as others tell it
+
+
+async def version_issued(services: Services, event: Event) -> None:
+    """Intended from now on; and its own renewal is waited for in turn."""
+    certificate_id, version_id = event.object_id, str(event.payload["version_id"])
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        current = await certificates.current_version(tx, certificate_id)
+        if current is None or current.version_id != version_id:
+            return  # told late: a newer version is there already
+        for row in await store.endpoints_of_certificate(tx, certificate_id):
+            # Where a binding says what is served, the rollout of the new version will say so in its turn.
+            if row.binding_id is None and row.expected_fingerprint != current.sha256:
+                await store.update_endpoint(
+                    tx, row.id, expected_fingerprint=current.sha256, settle_until=now + _SETTLE_AFTER_ISSUE
+                )
+        await alarms.clear_kind(tx, services, certificate_id, OVERDUE, "renewed")
+        await store.forget_versions(tx, certificate_id, but=version_id)
+        watched = await store.watch_version(
+            tx,
+            {"id": version_id, "certificate_id": certificate_id, "account_id": current.account_id,
+             "project_id": current.project_id},
+        )  # fmt: skip
+        if watched:
+            await services.jobs.start(tx, VERSION_STEP, version_id)
+
+
+async def version_step(services: Services, version_id: str) -> Next:
+    """Wait until the version should have been renewed for some time; then it is overdue until it is renewed."""
+    async with services.db.begin() as tx:
+        watched = await store.watched_version(tx, version_id)
+    if watched is None:
+        return None
+    watcher = system_actor(watched.account_id, "watch")
+    try:
+        # None: it isn't renewed automatically, or was revoked.
+        due = (await certificates.get_certificate(services, watcher, watched.certificate_id)).renew_at
+    except NotFound:
+        return None
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        current = await certificates.current_version(tx, watched.certificate_id)
+        if current is None or current.version_id != version_id:
+            return None
+        fact = None if due is None else rules.renewal_overdue(version_id, due, current.not_after, now)
+        standing = (await store.open_alarms(tx, [watched.certificate_id])).get((watched.certificate_id, OVERDUE))
+        await alarms.settle(tx, services, _certificate(current), OVERDUE, fact, standing, by="renewal watch")
+    if due is None or now >= current.not_after:
+        return None
+    if fact is None:
+        return rules.overdue_at(due, current.not_after) - now
+    return max((current.not_after - now) / 10, timedelta(hours=1))
+
+
+def _certificate(version: certificates.VersionMaterial) -> alarms.Subject:
+    return alarms.Subject(
+        "certificate", version.certificate_id, version.name, version.account_id, version.project_id,
+        {"certificate_id": version.certificate_id, "version_id": version.version_id, "names": list(version.names[:20])},
+    )  # fmt: skip
+
+
+async def auto_renew_set(services: Services, event: Event) -> None:
+    """Being overdue depends on whether it should renew at all."""
+    async with services.db.begin() as tx:
+        await services.jobs.start(tx, VERSION_STEP, *await store.versions_of(tx, event.object_id))
+
+
+async def certificate_revoked(services: Services, event: Event) -> None:
+    async with services.db.begin() as tx:
+        await alarms.clear_kind(tx, services, event.object_id, OVERDUE, "revoked")
+        await store.forget_versions(tx, event.object_id)
+
+
+async def certificate_deleted(services: Services, event: Event) -> None:
+    """Nothing is intended any more where it was to be served."""
+    async with services.db.begin() as tx:
+        await alarms.clear_all_of(tx, services, event.object_id, "certificate deleted")
+        await store.forget_versions(tx, event.object_id)
+        for row in await store.endpoints_of_certificate(tx, event.object_id):
+            await store.update_endpoint(
+                tx, row.id, certificate_id=None, expected_fingerprint=None, settle_until=None, revision=row.revision + 1
+            )
+
+
+# Bindings and rollouts
+
+
+async def binding_created(services: Services, event: Event) -> None:
+    """Watch where the certificate is served; an endpoint added by hand there is taken over.
+
+    What holds is the binding as it is now, in whatever order its events arrive.
+    """
+    told = event.payload
+    host = actions.listener_host(str(told["host"]))
+    sni = _single_name(str(told.get("sni") or ""))
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        found = await intended.bound(tx, binding_id=str(told["binding_id"]))
+        if not found:
+            return  # it is gone again
+        (binding,) = found
+        row = await store.endpoint_of_binding(tx, binding.id)
+        endpoint_id = str(row.id) if row is not None else await _endpoint_for_binding(tx, event, host, sni, now)
+        await _bind(tx, services, endpoint_id, binding)
+
+
+async def _bind(tx: Tx, services: Services, endpoint_id: str, binding: intended.Bound) -> None:
+    """Expect at the endpoint what the binding says, and look."""
+    await store.update_endpoint(
+        tx, endpoint_id, binding_id=binding.id, site_id=binding.site_id, certificate_id=binding.certificate_id,
+        expected_fingerprint=binding.fingerprint, settle_until=services.clock.now() + _SETTLE_AFTER_ROLLOUT,
+    )  # fmt: skip
+    await services.jobs.start(tx, actions.PROBE_STEP, endpoint_id)
+
+
+async def _endpoint_for_binding(tx: Tx, event: Event, host: str, sni: str, now: datetime) -> str:
+    told = event.payload
+    values = {
+        "id": new_id("endp", now), "account_id": event.account_id, "project_id": told["project_id"], "host": host,
+        "port": told["port"], "sni": sni, "starttls": StartTls.NONE, "origin": Origin.BINDING, "created_at": now,
+        "next_probe_at": now,
+    }  # fmt: skip
+    if await store.insert_endpoint(tx, values):
+        return str(values["id"])
+    there = await store.endpoint_at(tx, str(told["project_id"]), host, int(told["port"]), sni, StartTls.NONE)
+    assert there is not None, "the row in the way of the insert is that very endpoint"
+    return str(there.id)
+
+
+def _single_name(server_name: str) -> str:
+    """The name to ask for: a site of a wildcard is looked at through a name it covers, one of none (`_`) without."""
+    try:
+        name = parse_dns_name(server_name)
+    except Invalid:
+        return ""
+    return f"certwright-probe.{name.base}" if name.is_wildcard else name.ascii
+
+
+async def binding_removed(services: Services, event: Event) -> None:
+    """Stop watching what was watched because of the binding; what a person added stays, without an intention."""
+    async with services.db.begin() as tx:
+        row = await store.endpoint_of_binding(tx, str(event.payload["binding_id"]))
+        if row is None or await intended.bound(tx, binding_id=row.binding_id):
+            return  # not watched, or bound anew since
+        others = await intended.bound(tx, site_id=row.site_id)
+        if others:
+            await _bind(tx, services, row.id, others[0])
+        elif row.origin == Origin.MANUAL:
+            await store.update_endpoint(
+                tx, row.id, binding_id=None, site_id=None, certificate_id=None, expected_fingerprint=None,
+                settle_until=None, revision=row.revision + 1,
+            )  # fmt: skip
+        else:
+            await alarms.clear_all_of(tx, services, row.id, "no longer bound")
+            await store.delete_endpoint(tx, row.id)
+
+
+async def rollout_finished(services: Services, event: Event) -> None:
+    """The certificate's deployment alarm is over, and what is served now is looked at at once."""
+    async with services.db.begin() as tx:
+        for certificate_id in _certificates_of(event):
+            await alarms.clear_kind(tx, services, certificate_id, DEPLOYMENT, "deployed")
+            await _look_again(tx, services, certificate_id)
+
+
+async def rollout_undone(services: Services, event: Event) -> None:
+    """Somebody asked for it: nothing failed, but something else is served and intended now."""
+    async with services.db.begin() as tx:
+        for certificate_id in _certificates_of(event):
+            await _look_again(tx, services, certificate_id)
+
+
+async def _look_again(tx: Tx, services: Services, certificate_id: str) -> None:
+    """Expect what the bindings say now, and probe at once."""
+    for row in await store.endpoints_of_certificate(tx, certificate_id):
+        binding = await intended.bound(tx, binding_id=row.binding_id) if row.binding_id is not None else ()
+        if binding:
+            await _bind(tx, services, row.id, binding[0])
+        else:
+            await services.jobs.start(tx, actions.PROBE_STEP, row.id)
+
+
+async def rollout_failed(services: Services, event: Event) -> None:
+    """ALM-2001012 for each certificate the rollout was to put in place."""
+    told = event.payload
+    undone = str(told.get("state", "")) == "undone"
+    rollout = str(told.get("rollout_id", event.object_id))
+    detail = (told.get("problem") or {}).get("message")
+    async with services.db.begin() as tx:
+        for certificate_id in _certificates_of(event):
+            current = await certificates.current_version(tx, certificate_id)
+            if current is None:
+                continue
+            fact = AlarmFact(
+                DEPLOYMENT,
+                Severity.MAJOR,
+                "rollout_undone" if undone else "rollout_failed",
+                params={"rollout_id": rollout, "detail": detail or "see the rollout's steps"},
+                identity=(rollout,),
+            )
+            standing = (await store.open_alarms(tx, [certificate_id])).get((certificate_id, DEPLOYMENT))
+            await alarms.settle(tx, services, _certificate(current), DEPLOYMENT, fact, standing, by="rollout")
+            await _look_again(tx, services, certificate_id)
+
+
+def _certificates_of(event: Event) -> list[str]:
+    """A rollout may move several certificates of one target."""
+    return [str(certificate_id) for certificate_id in event.payload["certificate_ids"]]

@@ -1,0 +1,117 @@
+"""Random walks through the real service on a real database, compared with the pure table of allowed operations."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import hypothesis
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
+
+from certwright.kernel.problems import NotFound, Refused
+from certwright.rooms import certificates
+from certwright.rooms.certificates import Operation, RevocationReason, State
+from certwright.rooms.certificates.tables import applications, versions
+from certwright.rooms.keys.tables import private_keys
+from tests.certificates.test_lifecycle import (
+    Site,
+    create,
+    look,
+    product,
+    publish_all,
+    rows,
+    settings,
+    site,
+    wanted,
+)
+from tests.conftest import World
+
+__all__ = ["product", "settings", "site"]
+
+MOVES = (Operation.APPLY, Operation.WITHDRAW, Operation.VERIFY_DOMAINS, Operation.REISSUE, Operation.REVOKE,
+         Operation.DOWNLOAD, Operation.EXPORT_KEY, Operation.DELETE)  # fmt: skip
+STEPS = st.lists(st.sampled_from([*MOVES, "publish", "workers run", "30 days pass"]), min_size=4, max_size=14)
+BUSY = {State.TO_BE_ISSUED, State.VERIFYING_REVOCATION}
+
+
+def do(world: World, certificate_id: str, move: Operation) -> None:
+    services, actor = world.services, world.actor
+    work: dict[Operation, Any] = {
+        Operation.APPLY: lambda: certificates.apply(services, actor, certificate_id, wanted()),
+        Operation.WITHDRAW: lambda: certificates.withdraw(services, actor, certificate_id),
+        Operation.VERIFY_DOMAINS: lambda: certificates.check_domains(services, actor, certificate_id),
+        Operation.REISSUE: lambda: certificates.reissue(services, actor, certificate_id),
+        Operation.REVOKE: lambda: certificates.revoke(services, actor, certificate_id, RevocationReason.SUPERSEDED),
+        Operation.DOWNLOAD: lambda: certificates.download(services, actor, certificate_id, "fullchain"),
+        Operation.EXPORT_KEY: lambda: certificates.download(services, actor, certificate_id, "key"),
+        Operation.DELETE: lambda: certificates.delete_certificate(services, actor, certificate_id),
+    }
+    world.run(work[move]())
+
+
+def check_facts(world: World, certificate_id: str) -> None:
+    detail = look(world, certificate_id)
+    current = [v for v in detail.versions if v.superseded_at is None]
+    assert len(current) == (1 if detail.versions else 0)
+    assert [v.number for v in detail.versions] == list(range(len(detail.versions), 0, -1))
+    if detail.summary.state in (State.ISSUED, State.VERIFYING_REISSUE, State.REVOKED, State.EXPIRED):
+        assert current
+    used = {
+        r[0]
+        for table in (applications, versions)
+        for r in rows(world, sa.select(table.c.key_id).where(table.c.certificate_id == certificate_id))
+        if r[0] is not None
+    }
+    held = {r[0] for r in rows(world, sa.select(private_keys.c.id).where(private_keys.c.erased_at.is_(None)))}
+    assert used <= held
+
+
+@hypothesis.settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(steps=STEPS)
+def test_no_walk_finds_an_operation_the_table_and_the_service_disagree_about(
+    product: World, site: Site, steps: list[Operation | str]
+) -> None:
+    detail = create(product)
+    product.drain()
+    for step in steps:
+        if step == "workers run":
+            product.drain()
+        elif step == "30 days pass":
+            product.later(days=30)
+        elif step == "publish":
+            if look(product, detail.id).validation is not None:
+                publish_all(product, site, detail)
+        else:
+            assert isinstance(step, Operation)
+            verdict = look(product, detail.id).allowed[step]
+            try:
+                do(product, detail.id, step)
+            except Refused as refused:
+                # One refusal the table can't foresee: nothing waits once every name is proved.
+                assert verdict is not None or refused.code in ("no_open_application", "withdrawal_too_late")
+            else:
+                assert verdict is None, f"{step} worked although the table refuses it"
+                if step is Operation.DELETE:
+                    break
+        check_facts(product, detail.id)
+    with contextlib.suppress(NotFound):
+        finish(product, site, detail)
+
+
+def finish(world: World, site: Site, detail: certificates.Detail) -> None:
+    """From wherever the walk ended, the certificate can be brought to a state of rest: nothing is stuck."""
+    for _ in range(3):
+        if look(world, detail.id).validation is not None:
+            publish_all(world, site, detail)
+            with contextlib.suppress(Refused):
+                do(world, detail.id, Operation.VERIFY_DOMAINS)
+        world.drain()
+    state = look(world, detail.id).summary.state
+    assert state not in BUSY
+    if state in (State.PENDING_DOMAIN_VALIDATION, State.VERIFYING_REISSUE):
+        do(world, detail.id, Operation.WITHDRAW)
+        assert look(world, detail.id).summary.state in (State.PENDING_APPLICATION, State.ISSUED, State.EXPIRED)
