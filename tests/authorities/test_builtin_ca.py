@@ -146,8 +146,8 @@ def test_what_the_lint_refuses_is_neither_signed_nor_recorded(ca: World) -> None
 def test_another_account_can_not_use_the_ca(ca: World) -> None:
     with pytest.raises(Refused):
         ca.run(issue(ca, request(ca, account_id=ca.other_account.id)))
+    authority_id = ca.run(authorities.list_authorities(ca.services, ca.actor))[0].id
     with pytest.raises(NotFound):
-        authority_id = ca.run(authorities.list_authorities(ca.services, ca.actor))[0].id
         ca.run(authorities.get_authority(ca.services, ca.other_actor, authority_id))
 
 

@@ -150,7 +150,9 @@ def test_the_download_verifies_against_the_root_and_fits_its_key(product: World,
     chain = read_certificates(
         product.run(certificates.download(product.services, product.actor, detail.id, "fullchain")).content
     )
-    key = read_private_key(product.run(certificates.download(product.services, product.actor, detail.id, "key")).content)
+    key = read_private_key(
+        product.run(certificates.download(product.services, product.actor, detail.id, "key")).content
+    )
 
     async def roots() -> tuple[bytes, ...]:
         async with product.services.db.begin() as tx:
@@ -389,7 +391,9 @@ def test_deleting_erases_the_keys_and_keeps_the_fingerprint_in_the_audit_log(pro
         look(product, detail.id)
     keys = rows(product, sa.select(private_keys.c.sealed, private_keys.c.erased_at))
     assert [(k.sealed, k.erased_at is not None) for k in keys] == [(None, True)]
-    event = rows(product, sa.select(audit.audit_events.c.before).where(audit.audit_events.c.action == "scm:cert:delete"))
+    event = rows(
+        product, sa.select(audit.audit_events.c.before).where(audit.audit_events.c.action == "scm:cert:delete")
+    )
     assert event[0][0]["sha256"] == detail.summary.sha256
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
-from tests.servers.nginx import Nginx
-from tests.servers.programs import require
 
 from certwright.connectors.target.nginx import NginxKind
 from certwright.rooms.deployment.ports import Target, Workspace
+from tests.servers.nginx import Nginx
+from tests.servers.programs import require
 
 
 class FernetSealer:

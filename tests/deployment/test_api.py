@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.deployment.certs import make
-from tests.servers.nginx import Nginx
 
 from certwright.connectors.target import Targets
 from certwright.connectors.target.nginx import NginxKind
 from certwright.rooms import authorities, certificates, deployment
+from tests.deployment.certs import make
+from tests.servers.nginx import Nginx
 
 BASE = "/api/v1"
 

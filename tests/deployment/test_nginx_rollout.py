@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from tests.deployment.certs import Made, make, sign
-from tests.deployment.conftest import Opener
-from tests.servers.nginx import Nginx, free_port
 
 from certwright.connectors.target.handshake import NoHandshake, fingerprint, served_certificate
 from certwright.connectors.target.nginx.files import RolloutDirectory
 from certwright.kernel.problems import Problem, Refused, Unavailable
 from certwright.rooms.deployment.ports import Target, Workspace
 from certwright.rooms.deployment.words import Address, KeyKind, Plan, Site, StepResult
+from tests.deployment.certs import Made, make, sign
+from tests.deployment.conftest import Opener
+from tests.servers.nginx import Nginx, free_port
 
 ROLLOUT = "roll_1"
 

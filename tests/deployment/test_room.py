@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from tests.conftest import World
-from tests.deployment.certs import make
-from tests.servers.nginx import Nginx
 
 from certwright.connectors.target import Targets
 from certwright.connectors.target.handshake import fingerprint, served_certificate
@@ -32,6 +29,9 @@ from certwright.rooms.deployment import (
 from certwright.rooms.deployment.jobs import rollout_step
 from certwright.rooms.deployment.tables import rollout_steps
 from certwright.rooms.deployment.words import Address
+from tests.conftest import World
+from tests.deployment.certs import make
+from tests.servers.nginx import Nginx
 
 Told = list[Event]
 

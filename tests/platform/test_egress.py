@@ -13,14 +13,14 @@ import dns.rdatatype
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.servers.dns import free_port
-from tests.servers.hostile_dns import HostileDns, hostile_dns, reply
-from tests.servers.hostile_http import HostileHttp, answer, endless, hostile_http, raw, silent
 
 from certwright.platform.addresses import AddressGuard, special_class
 from certwright.platform.db import _open_transactions
 from certwright.platform.egress import Egress, EgressProblem, Fetched
 from certwright.platform.resolver import Outcome, Resolver, is_localhost
+from tests.servers.dns import free_port
+from tests.servers.hostile_dns import HostileDns, hostile_dns, reply
+from tests.servers.hostile_http import HostileHttp, answer, endless, hostile_http, raw, silent
 
 LOOPBACK = AddressGuard.of(["127.0.0.0/8", "::1/128"])
 

@@ -101,16 +101,16 @@ def test_a_step_started_in_a_transaction_that_rolls_back_never_runs(toybox: Worl
     toybox.run(add(toybox, "a", "b", start=False))
 
     async def roll_back() -> None:
-        with pytest.raises(ZeroDivisionError):
-            async with toybox.services.db.begin() as tx:
-                await toybox.services.jobs.start(tx, "toy", "a")
-                raise ZeroDivisionError
+        async with toybox.services.db.begin() as tx:
+            await toybox.services.jobs.start(tx, "toy", "a")
+            raise ZeroDivisionError
 
     async def start_b() -> None:
         async with toybox.services.db.begin() as tx:
             await toybox.services.jobs.start(tx, "toy", "b")
 
-    toybox.run(roll_back())
+    with pytest.raises(ZeroDivisionError):
+        toybox.run(roll_back())
     toybox.run(start_b())
 
     async def b_ran() -> bool:

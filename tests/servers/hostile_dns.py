@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import dns.message
 import dns.rdatatype
 import dns.rrset
+
 from tests.servers.dns import free_port
 
 Answer = Callable[[dns.message.Message], "dns.message.Message | bytes | None"]

@@ -7,8 +7,6 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
-from tests.conftest import World
-from tests.servers.dns import TsigKey, free_port
 
 from certwright.connectors.dns.rfc2136 import Rfc2136Provider
 from certwright.entry.api import validation as door
@@ -16,6 +14,8 @@ from certwright.entry.api.base import add_routes, install_problem_handlers
 from certwright.kernel.actor import Actor
 from certwright.rooms import access
 from certwright.rooms.validation import DnsProviders
+from tests.conftest import World
+from tests.servers.dns import TsigKey, free_port
 
 KEY = TsigKey("door.key")
 

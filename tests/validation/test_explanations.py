@@ -12,10 +12,6 @@ from typing import Any
 import dns.message
 import dns.rdatatype
 import pytest
-from tests.servers.dns import authoritative, ds_of, free_port, validating_resolver, zone_text
-from tests.servers.hostile_dns import hostile_dns, reply
-from tests.servers.hostile_http import answer, endless, hostile_http, raw, silent
-from tests.validation.servers import require
 
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.egress import Egress
@@ -23,6 +19,10 @@ from certwright.platform.resolver import Nameserver, Resolver
 from certwright.rooms.validation.checks import gather_caa, gather_dns, gather_file
 from certwright.rooms.validation.rules import caa_verdict, explain_dns, explain_file
 from certwright.rooms.validation.words import DnsRecord, Explanation, FileToPublish
+from tests.servers.dns import authoritative, ds_of, free_port, validating_resolver, zone_text
+from tests.servers.hostile_dns import hostile_dns, reply
+from tests.servers.hostile_http import answer, endless, hostile_http, raw, silent
+from tests.validation.servers import require
 
 VALUE = "certwright-validation=abcdefgh"
 LABEL = VALUE.replace("=", r"\061")  # Knot reads "=" in names only in escaped form

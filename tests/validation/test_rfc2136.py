@@ -13,16 +13,16 @@ import dns.rdatatype
 import dns.tsig
 import dns.update
 import pytest
-from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
-from tests.servers.hostile_dns import hostile_dns
-from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run
-from tests.validation.servers import require
 
 from certwright.connectors.dns.rfc2136 import ALGORITHMS, Rfc2136Provider, Rfc2136Writer
 from certwright.kernel.problems import Invalid, InvalidFields
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.egress import Egress, EgressProblem
 from certwright.platform.resolver import Resolver
+from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
+from tests.servers.hostile_dns import hostile_dns
+from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run
+from tests.validation.servers import require
 
 ZONE = "update.test"
 KEY = TsigKey("certwright.key", "hmac-sha256")

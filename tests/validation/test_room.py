@@ -14,10 +14,6 @@ import dns.tsig
 import dns.update
 import pytest
 import sqlalchemy as sa
-from tests.conftest import World
-from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
-from tests.servers.hostile_http import Handler, HostileHttp, answer, hostile_http
-from tests.validation.servers import require
 
 from certwright.connectors.dns.rfc2136 import Rfc2136Provider
 from certwright.kernel.actor import Actor
@@ -28,6 +24,10 @@ from certwright.rooms import validation
 from certwright.rooms.validation import ChallengeStatus, DnsConnection, DnsProviders, DomainState, Method
 from certwright.rooms.validation import actions as validation_actions
 from certwright.rooms.validation.tables import challenges, dns_connections, evidence
+from tests.conftest import World
+from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
+from tests.servers.hostile_http import Handler, HostileHttp, answer, hostile_http
+from tests.validation.servers import require
 
 ZONE = "room.test"
 KEY = TsigKey("room.key")

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.x509.factory import NOW, hierarchy
 
 from certwright.x509 import bundles, certificates, keys
+from tests.x509.factory import NOW, hierarchy
 
 H = hierarchy()
 CHAIN = certificates.to_pem(H.leaf) + certificates.to_pem(H.issuing)

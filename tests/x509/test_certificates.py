@@ -12,11 +12,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID as Eku
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.x509.factory import AIA_URL, CRL_URL, NOW, ca, hierarchy, key, name, openssl, raw, san
 
 from certwright.kernel.problems import Invalid, Problem, TooLarge
-from certwright.x509 import certificates, keys
+from certwright.x509 import _der, certificates, keys
 from certwright.x509.keys import KeyAlgorithm
+from tests.x509.factory import AIA_URL, CRL_URL, NOW, ca, hierarchy, key, name, openssl, raw, san
 
 H = hierarchy()
 LEAF_PEM = certificates.to_pem(H.leaf).encode()
@@ -130,6 +130,25 @@ def test_a_certificate_whose_serial_is_not_positive_is_refused() -> None:
         with pytest.raises(Invalid, match="serial") as refusal:
             certificates.facts_of(der[: at + 2] + octet + der[at + 3 :])
         assert refusal.value.code == "bad_der"
+
+
+@pytest.mark.parametrize(
+    ("oid", "code"),
+    [
+        ("2a864886f70d010301", "unsupported_key"),
+        ("2a8648ce3e0201", "unsupported_key"),
+        ("2b0e030202", "unsupported_key"),
+    ],
+    ids=["diffie-hellman", "diffie-hellman of X9.42", "nobody's"],
+)
+def test_a_certificate_with_a_key_nobody_can_use_is_refused(oid: str, code: str) -> None:
+    three = b"\x02\x01\x03"  # p, g and q; nobody looks at them
+    algorithm = _der.sequence(_der.tlv(_der.OBJECT_IDENTIFIER, bytes.fromhex(oid)), _der.sequence(three, three, three))
+    fields = certificates.tbs_fields(next(_der.elements(H.leaf)))
+    tbs = _der.sequence(b"\xa0\x03\x02\x01\x02", *fields[:5], _der.sequence(algorithm, _der.bit_string(bytes(32))))
+    with pytest.raises(Invalid) as refusal:
+        certificates.facts_of(_der.sequence(tbs, fields[1], _der.bit_string(bytes(64))))
+    assert refusal.value.code == code
 
 
 def test_a_key_matches_only_its_own_certificate() -> None:

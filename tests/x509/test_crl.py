@@ -16,12 +16,12 @@ from pkilint import loader, pkix
 from pkilint.pkix import crl as pkilint_crl
 from pkilint.pkix import extension
 from pkilint.pkix import name as pkix_name
-from tests.x509.factory import CRL_URL, NOW, Hierarchy, hierarchy, openssl
 
 from certwright.kernel.problems import Invalid, Problem
 from certwright.x509 import certificates, crl, issue
 from certwright.x509.crl import RevokedEntry
 from certwright.x509.keys import KeyAlgorithm
+from tests.x509.factory import CRL_URL, NOW, Hierarchy, hierarchy, openssl
 
 H = hierarchy()
 LEAF_SERIAL = int(certificates.facts_of(H.leaf).serial, 16)

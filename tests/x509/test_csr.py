@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.x509.factory import hierarchy, key, name, openssl
 
 from certwright.kernel.problems import Invalid, Problem, TooLarge
 from certwright.x509 import certificates, csr, keys
 from certwright.x509.keys import KeyAlgorithm
+from tests.x509.factory import hierarchy, key, name, openssl
 
 
 def request(common: str | None, *names: x509.GeneralName, private: object = None) -> bytes:

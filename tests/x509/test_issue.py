@@ -18,13 +18,13 @@ from pkilint.cabf import serverauth
 from pkilint.cabf.serverauth import serverauth_constants
 from pkilint.pkix import certificate, extension
 from pkilint.pkix import name as pkix_name
-from tests.x509.factory import AIA_URL, CRL_URL, NOW, hierarchy, issued, key, openssl
 
 from certwright.kernel.problems import Invalid
 from certwright.x509 import certificates, issue, keys
 from certwright.x509._signing import outer_algorithm
 from certwright.x509.issue import CLIENT, ISSUING, ROOT, SERVER, Draft, NameConstraints, Profile, Subject
 from certwright.x509.keys import KeyAlgorithm
+from tests.x509.factory import AIA_URL, CRL_URL, NOW, hierarchy, issued, key, openssl
 
 H = hierarchy()
 ISSUER = H.issuer

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.x509.factory import hierarchy, key, openssl
 
 from certwright.kernel.problems import Invalid, Problem, TooLarge
 from certwright.x509 import _der, keys
 from certwright.x509.keys import KeyAlgorithm
+from tests.x509.factory import hierarchy, key, openssl
 
 PASSPHRASE = b"open sesame"
 
@@ -151,6 +151,11 @@ def openssh() -> bytes:
     )
 
 
+def diffie_hellman() -> bytes:
+    parameters = openssl("genpkey", "-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048")
+    return openssl("genpkey", "-paramfile", "/dev/stdin", stdin=parameters)
+
+
 REFUSED = {
     "nothing": (b"", "key_missing"),
     "blanks": (b" \r\n ", "key_missing"),
@@ -161,6 +166,8 @@ REFUSED = {
     "only curve parameters": (EC_PARAMETERS, "ec_parameters_only"),
     "openssh": (openssh(), "key_format"),
     "dsa label": (pem("DSA PRIVATE KEY", b"x"), "key_format"),
+    "diffie-hellman": (diffie_hellman(), "key_format"),
+    "x25519": (openssl("genpkey", "-algorithm", "x25519"), "key_format"),
     "two keys": (EC_PEM + RSA_PEM, "key_format"),
     "noise inside": (pem("PRIVATE KEY", b"\x30\x03\x02\x01\x00"), "key_format"),
     "empty inside": (pem("PRIVATE KEY", b""), "key_format"),

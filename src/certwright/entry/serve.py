@@ -81,7 +81,7 @@ async def _keep_alive(embedded: EmbeddedPostgres) -> None:
 
 
 async def first_start(services: Services) -> None:
-    """What every installation has: an account with a project, a root and an issuing CA. Finds them when they are there."""
+    """What every installation has: an account with a project, a root and an issuing CA. Content to find them."""
     account = await accounts.ensure_account(services)
     async with services.db.begin() as tx:
         project_id = await accounts.store.default_project(tx, account.id)
@@ -240,10 +240,9 @@ async def _greet(services: Services, role: Role) -> None:
         lines.append(f"  {setup_url(services.settings, link.secret)}")
         lines.append(f"Its certificate is signed by your own new root: {services.settings.data_dir / 'root.pem'}")
     # Straight to the terminal: a log line would keep the link, and this is for the person who started it.
-    print("\n".join(lines), flush=True)  # noqa: T201
+    print("\n".join(lines), flush=True)
 
 
 def setup_url(settings: Settings, secret: str) -> str:
     """The one-time link for the first administrator; its secret is stored only as a hash."""
     return f"{settings.base_url}/setup?token={secret}"
-

@@ -1,4 +1,4 @@
-"""The certificate this product serves itself with: one of its own, renewed like any other and swapped without a restart.
+"""The certificate this product serves itself with: its own, renewed like any other, swapped without a restart.
 
 The private key is sealed in the database; OpenSSL loads keys from files only, so it passes through an anonymous
 in-memory file that never has a name on disk.

@@ -163,7 +163,10 @@ def parse_ip(text: str, *, field: str = "name") -> IpName:
         return ipaddress.ip_address(text.strip())
     except ValueError as error:
         raise Invalid(
-            "ip_invalid", f"{text.strip()[:80]!r} is not an IP address.", field=field, fix="Write 192.0.2.7 or 2001:db8::7."
+            "ip_invalid",
+            f"{text.strip()[:80]!r} is not an IP address.",
+            field=field,
+            fix="Write 192.0.2.7 or 2001:db8::7.",
         ) from error
 
 

@@ -128,7 +128,7 @@ def load_settings(environ: Mapping[str, str] | None = None, overrides: Mapping[s
                 given[key], source[key] = value, f"{key} in {path.name}"
         except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
             raise Invalid(
-                "config_unreadable", f"The configuration file {path} can't be read: {error}.", field="CERTWRIGHT_CONFIG",
+                "config_unreadable", f"The configuration {path} can't be read: {error}.", field="CERTWRIGHT_CONFIG",
                 fix="Correct the file; it is TOML with one setting a line.",
             ) from error  # fmt: skip
     for variable, value in environ.items():

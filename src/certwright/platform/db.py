@@ -100,7 +100,7 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
-        """One transaction: commits at the end, rolls back on any exception. Raises Unavailable `database_unavailable`."""
+        """One transaction: commits at the end, rolls back on any exception. Raises Unavailable."""
         try:
             async with self.engine.begin() as tx:
                 token = _open_transactions.set(_open_transactions.get() + 1)
@@ -133,7 +133,9 @@ def _unavailable(error: Exception) -> Unavailable:
     sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
     if sqlstate == "53100":
         return Unavailable(
-            "database_disk_full", "The database can't write: its disk is full.", fix="Free space on the database's disk."
+            "database_disk_full",
+            "The database can't write: its disk is full.",
+            fix="Free space on the database's disk.",
         )
     return Unavailable(
         "database_unavailable",

@@ -78,9 +78,7 @@ class Events:
     ) -> None:
         await self.publish_many(tx, kind, [(account_id, object_id, payload or {})])
 
-    async def publish_many(
-        self, tx: Tx, kind: str, happenings: Sequence[tuple[str, str, Mapping[str, Any]]]
-    ) -> None:
+    async def publish_many(self, tx: Tx, kind: str, happenings: Sequence[tuple[str, str, Mapping[str, Any]]]) -> None:
         """Several events of one kind: (account id, object id, payload) each."""
         if kind not in self._listeners or not happenings:
             return

@@ -19,10 +19,15 @@ REGISTRY = CollectorRegistry()
 STEPS_TOTAL = Counter("certwright_steps", "Steps run, by name and outcome", ["step", "outcome"], registry=REGISTRY)
 STEP_SECONDS = Histogram("certwright_step_seconds", "Time one step took", ["step"], registry=REGISTRY)
 REQUESTS = Counter(
-    "certwright_http_requests", "Requests, by method, route and status", ["method", "route", "status"], registry=REGISTRY
+    "certwright_http_requests",
+    "Requests, by method, route and status",
+    ["method", "route", "status"],
+    registry=REGISTRY,
 )
 
-_SECRET_KEY = re.compile(r"passw|passphrase|secret|token|authorization|cookie|private|credential|api_key", re.IGNORECASE)
+_SECRET_KEY = re.compile(
+    r"passw|passphrase|secret|token|authorization|cookie|private|credential|api_key", re.IGNORECASE
+)
 _SECRET_TEXT = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"

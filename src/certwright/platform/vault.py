@@ -67,7 +67,7 @@ class FileKeyKeeper:
     def rotate(self) -> str:
         """Add a fresh key and make it the active one; old keys stay until `forget`. Returns its id."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self._path.with_suffix(".lock"), "w") as lock:
+        with self._path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = json.loads(self._path.read_text()) if self._path.exists() else {"keys": {}}
             if not self._keys and state["keys"]:
@@ -81,7 +81,7 @@ class FileKeyKeeper:
 
     def forget(self, keep: str) -> None:
         """Destroy every key but `keep`; what they sealed can't be opened any more."""
-        with open(self._path.with_suffix(".lock"), "w") as lock:
+        with self._path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             state = json.loads(self._path.read_text())
             state["keys"] = {keep: state["keys"][keep]}
@@ -96,7 +96,7 @@ class FileKeyKeeper:
             json.dump(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, self._path)
+        temporary.replace(self._path)
 
     def _load(self) -> None:
         status = self._path.stat()

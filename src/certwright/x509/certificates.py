@@ -21,7 +21,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 from certwright.kernel.names import covers, looks_like_ip
 from certwright.kernel.problems import Invalid
 from certwright.x509 import _constraints, _der, _pem
-from certwright.x509.keys import PrivateKey, describe_public_key, judge_public_key, spki_sha256
+from certwright.x509.keys import PrivateKey, describe_public_key, is_diffie_hellman, judge_public_key, spki_sha256
 
 MAX_CHAIN: Final = 10
 # Verifying one signature costs 0.03-0.2 ms; this bounds what a hostile heap of look-alike certificates can cost.
@@ -121,15 +121,21 @@ def _without_trust(block: _pem.Block) -> bytes:
 def facts_of(der: bytes) -> CertificateFacts:
     """Facts of one DER certificate. Raises Invalid `bad_der`, `wrong_block` or `unsupported_key`."""
     cert = _parse(der)
+    if is_diffie_hellman(tbs_fields(cert.tbs_certificate_bytes)[5]):
+        raise _unsupported_key()
     try:
         return _facts(cert, der)
     except UnsupportedAlgorithm as error:
-        raise Invalid(
-            "unsupported_key", "The certificate's public key is of a kind that isn't supported.", field=_FIELD,
-            fix="Use an EC P-256 key, or RSA of 2048 bits or more.",
-        ) from error  # fmt: skip
+        raise _unsupported_key() from error
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise _bad_der(f"it breaks the format: {str(error)[:120]}") from error
+
+
+def _unsupported_key() -> Invalid:
+    return Invalid(
+        "unsupported_key", "The certificate's public key is of a kind that isn't supported.", field=_FIELD,
+        fix="Use an EC P-256 key, or RSA of 2048 bits or more.",
+    )  # fmt: skip
 
 
 def _facts(cert: x509.Certificate, der: bytes) -> CertificateFacts:

@@ -15,7 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from certwright.kernel.names import looks_like_ip, parse_dns_name, parse_ip
 from certwright.kernel.problems import Invalid, Problem
 from certwright.x509 import _der, _pem
-from certwright.x509.keys import PrivateKey, PublicKey, describe_public_key, judge_public_key, spki_sha256
+from certwright.x509.keys import (
+    PrivateKey,
+    PublicKey,
+    describe_public_key,
+    is_diffie_hellman,
+    judge_public_key,
+    spki_sha256,
+)
 
 MAX_NAMES: Final = 1000
 
@@ -47,6 +54,8 @@ def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
     der = _der_of(data)
     try:
         csr = x509.load_der_x509_csr(der)
+        if is_diffie_hellman(list(_der.elements(csr.tbs_certrequest_bytes))[2]):
+            raise UnsupportedAlgorithm("finite-field Diffie-Hellman")
         key = csr.public_key()
     except UnsupportedAlgorithm as error:
         raise Invalid(

@@ -44,6 +44,9 @@ _CURVES: Final[dict[KeyAlgorithm, ec.EllipticCurve]] = {
 _CURVE_WORDS: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
+_FFDH: Final = (bytes.fromhex("06092a864886f70d010301"), bytes.fromhex("06072a8648ce3e0201"))
+
+
 class HasPublicKey(Protocol):
     """A certificate, a certificate signing request or a private key."""
 
@@ -114,6 +117,14 @@ def describe_public_key(pub: object) -> str:
     if isinstance(pub, ed25519.Ed25519PublicKey):
         return "Ed25519"
     return type(pub).__name__.removesuffix("PublicKey")
+
+
+def is_diffie_hellman(data: bytes) -> bool:
+    """Whether a SubjectPublicKeyInfo or PKCS#8 key is finite-field Diffie-Hellman.
+
+    Nothing here can use one, and the library warns of them on loading, so they are refused before.
+    """
+    return any(oid in data[:64] for oid in _FFDH)
 
 
 # --- judging -----------------------------------------------------------------------------------------------------
@@ -310,6 +321,8 @@ def _load(data: bytes, encrypted: bool, passphrase: bytes | None, *, pem: bool) 
         )  # fmt: skip
     if encrypted and not pem:
         _refuse_slow_kdf(data)
+    if is_diffie_hellman(data):
+        raise _unsupported_kind()
     load = serialization.load_pem_private_key if pem else serialization.load_der_private_key
     try:
         return load(data, passphrase if encrypted else None, unsafe_skip_rsa_key_validation=True)
@@ -382,9 +395,12 @@ def _checked(key: object) -> PrivateKey:
         return key
     if isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         return key  # the library has checked that the public half belongs to the private one
-    raise _key_format(
-        "Private keys of this kind aren't supported.",
-        "Make a new key: EC P-256, or RSA of 2048 bits or more.",
+    raise _unsupported_kind()
+
+
+def _unsupported_kind() -> Invalid:
+    return _key_format(
+        "Private keys of this kind aren't supported.", "Make a new key: EC P-256, or RSA of 2048 bits or more."
     )
 
 

@@ -72,7 +72,8 @@ async def ensure_builtin(services: Services, account_id: str, project_id: str) -
         )  # fmt: skip
         await _create(
             tx, services, account_id, project_id, kind="issuing",
-            subject=Subject(common_name=f"{organization} Issuing CA 1"[:64], organization=organization[:64]), parent=root,
+            subject=Subject(common_name=f"{organization} Issuing CA 1"[:64], organization=organization[:64]),
+            parent=root,
         )  # fmt: skip
 
 
@@ -222,7 +223,9 @@ async def _signed(tx: Tx, services: Services, ca: Any, request: IssueRequest, no
 
 
 async def issued(tx: Tx, issued_id: str, account_id: str) -> IssuedCertificate:
-    return await _load(tx, sa.and_(issued_certificates.c.id == issued_id, issued_certificates.c.account_id == account_id))
+    return await _load(
+        tx, sa.and_(issued_certificates.c.id == issued_id, issued_certificates.c.account_id == account_id)
+    )
 
 
 async def _issued_before(tx: Tx, reference: str) -> IssuedCertificate | None:
@@ -282,9 +285,7 @@ async def revoke(services: Services, account_id: str, serial: str, reason: str) 
     i = issued_certificates.c
     now = services.clock.now()
     async with services.db.begin() as tx:
-        authority_id = await tx.scalar(
-            sa.select(i.authority_id).where(i.account_id == account_id, i.serial == serial)
-        )
+        authority_id = await tx.scalar(sa.select(i.authority_id).where(i.account_id == account_id, i.serial == serial))
         if authority_id is None:
             raise not_found("issued certificate", serial)
         changed = await tx.execute(
@@ -338,7 +339,7 @@ async def publish_crl(services: Services, authority_id: str) -> Next:
 
 
 async def _entries(tx: Tx, authority_id: str, now: datetime) -> list[crl_format.RevokedEntry]:
-    """Revoked leaves that have not run out; a day longer than needed, so that each appears in one list after its end."""
+    """Revoked leaves, until a day after their end, so that each is in one list made after it."""
     i = issued_certificates.c
     rows = await tx.execute(
         sa.select(i.serial, i.revoked_at, i.revocation_reason).where(

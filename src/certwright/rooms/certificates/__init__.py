@@ -39,7 +39,7 @@ from certwright.rooms.certificates.ports import (
 )
 from certwright.rooms.certificates.private import PrivateIssuance, issue_private
 from certwright.rooms.certificates.rules import renew_at
-from certwright.rooms.certificates.tables import applications, certificates, versions
+from certwright.rooms.certificates.tables import applications, versions
 from certwright.rooms.certificates.views import ApplicationView, Detail, Summary, VersionView
 from certwright.rooms.certificates.words import (
     CURRENT_PRIVACY_STATEMENT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -134,7 +134,7 @@ async def _facts(tx: Tx, services: Services, row: Any) -> Any:
 
 
 async def _visible(tx: Tx, actor: Actor, action: str, certificate_id: str, *, lock: bool = False) -> Any:
-    """The row, if the actor may do `action` to it; NotFound for what may not be seen, Forbidden for what may not be done."""
+    """The row, if the actor may do `action` to it. Raises NotFound if it may not be seen, Forbidden otherwise."""
     row = await store.certificate(tx, certificate_id, access.visible(certificates, actor, "scm:cert:get"), lock=lock)
     if row is None:
         raise not_found("certificate", certificate_id)
@@ -209,10 +209,8 @@ async def apply(services: Services, actor: Actor, certificate_id: str, applicati
         return await _detail(tx, services, await store.certificate(tx, certificate_id))
 
 
-async def _submit(
-    tx: Tx, services: Services, actor: Actor, row: Any, judged: JudgedApplication, *, kind: str
-) -> str:
-    """Write the application, ask validation for its names, and move the certificate on; all in the caller's transaction."""
+async def _submit(tx: Tx, services: Services, actor: Actor, row: Any, judged: JudgedApplication, *, kind: str) -> str:
+    """Write the application, ask validation for its names, move the certificate on; in the caller's transaction."""
     now = services.clock.now()
     application_id = new_id("app", now)
     first = kind == "apply"
@@ -227,7 +225,9 @@ async def _submit(
             "search_text": store.search_text(row.name, judged.names, judged.unicode_names),
         }
     if not await store.move(tx, row.id, leaves, enters, now, **values):
-        raise Refused("state_changed", "The certificate was changed by someone else meanwhile.", fix="Look at it again.")
+        raise Refused(
+            "state_changed", "The certificate was changed by someone else meanwhile.", fix="Look at it again."
+        )
     await store.insert_application(
         tx, id=application_id, certificate_id=row.id, account_id=row.account_id, project_id=row.project_id, kind=kind,
         names=list(judged.names), domain_type=judged.domain_type.value, validation_method=judged.validation_method,
@@ -289,9 +289,7 @@ async def read_draft(services: Services, actor: Actor, certificate_id: str) -> M
         return row.draft or Application().as_draft()
 
 
-async def check_domains(
-    services: Services, actor: Actor, certificate_id: str
-) -> tuple[validation.DomainResult, ...]:
+async def check_domains(services: Services, actor: Actor, certificate_id: str) -> tuple[validation.DomainResult, ...]:
     """Look now at what each pending domain shows, record it, and move on if the last one became valid."""
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:validation:check", certificate_id)
@@ -426,9 +424,7 @@ async def _reissue_vouched(tx: Tx, services: Services, actor: Actor, row: Any, l
     return application_id
 
 
-async def revoke(
-    services: Services, actor: Actor, certificate_id: str, reason: RevocationReason
-) -> views.Detail:
+async def revoke(services: Services, actor: Actor, certificate_id: str, reason: RevocationReason) -> views.Detail:
     """Ask the CA to revoke the current version; can't be undone. Ends in `revoked`."""
     now = services.clock.now()
     async with services.db.begin() as tx:
@@ -513,9 +509,7 @@ async def update_certificate(
 
 async def _move_project(tx: Tx, certificate_id: str, project_id: str) -> None:
     for table in (applications, versions):
-        await tx.execute(
-            sa.update(table).where(table.c.certificate_id == certificate_id).values(project_id=project_id)
-        )
+        await tx.execute(sa.update(table).where(table.c.certificate_id == certificate_id).values(project_id=project_id))
 
 
 async def delete_certificate(services: Services, actor: Actor, certificate_id: str) -> None:

@@ -110,7 +110,9 @@ async def _collect(services: Services, attempt: Any) -> Next:
         case Pending(again):
             return again
         case Rejected(reasons):
-            await _fail(services, attempt, {"code": "ca_rejected", "message": " ".join(reasons), "reasons": list(reasons)})
+            await _fail(
+                services, attempt, {"code": "ca_rejected", "message": " ".join(reasons), "reasons": list(reasons)}
+            )
         case Issued() as issued:
             await _accept(services, attempt, issued)
     return None

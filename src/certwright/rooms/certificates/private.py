@@ -57,9 +57,7 @@ class PrivateIssuance:
         self._services = services
         self._queue: Coalescer[_Key, _Request, views.Summary] = Coalescer(self._write)
 
-    async def issue(
-        self, request: _Request, authority_id: str | None, project_id: str | None
-    ) -> views.Summary:
+    async def issue(self, request: _Request, authority_id: str | None, project_id: str | None) -> views.Summary:
         return await self._queue.submit((request.actor.account_id, request.actor.id, authority_id, project_id), request)
 
     async def _write(self, key: _Key, requests: Sequence[_Request]) -> list[views.Summary | Problem]:

@@ -69,7 +69,14 @@ _WITHDRAWABLE = (
 )
 # While a new version is being verified the old one keeps working, so it can still be fetched and deployed.
 _USABLE = (State.ISSUED, State.HOSTED, State.VERIFYING_REISSUE, State.VERIFYING_DOMAIN_ADDITION)
-_DELETABLE = (State.PENDING_APPLICATION, State.APPROVAL_FAILED, State.ISSUED, State.REVOKED, State.EXPIRED, State.HOSTED)
+_DELETABLE = (
+    State.PENDING_APPLICATION,
+    State.APPROVAL_FAILED,
+    State.ISSUED,
+    State.REVOKED,
+    State.EXPIRED,
+    State.HOSTED,
+)
 
 Verdict = Refused | None
 
@@ -167,7 +174,9 @@ def _context(operation: Operation, facts: CertificateFacts) -> dict[str, object]
 
 def with_allowed(refused: Refused, facts: CertificateFacts) -> Refused:
     """The refusal, with what *can* be done listed for the caller."""
-    refused.extra["allowed_operations"] = [o.value for o, verdict in allowed_operations(facts).items() if verdict is None]
+    refused.extra["allowed_operations"] = [
+        o.value for o, verdict in allowed_operations(facts).items() if verdict is None
+    ]
     return refused
 
 
@@ -254,12 +263,13 @@ def judge_application(application: Application, *, public_ca: bool) -> JudgedApp
         )
     elif application.consent_version and len(application.consent_version) > 40:
         problems.append(
-            Invalid("consent_version_invalid", "That is not a version of the privacy statement.", field="consent_version",
+            Invalid("consent_version_invalid", "That is no version of the privacy statement.", field="consent_version",
                     fix="Leave it out to agree to the current version.")
         )  # fmt: skip
     if problems:
         raise InvalidFields(problems)
-    assert domain_type is not None and applicant is not None
+    assert domain_type is not None
+    assert applicant is not None
     return JudgedApplication(
         names=tuple(name.ascii for name in names),
         unicode_names=tuple(name.unicode for name in names),
@@ -366,7 +376,7 @@ def _domain_type(
             )  # fmt: skip
         case DomainType.WILDCARD if len(names) != 1 or not wildcards:
             problems.append(
-                Invalid("wildcard_takes_one_wildcard", "A wildcard certificate has exactly one name, such as *.example.com.",
+                Invalid("wildcard_takes_one_wildcard", "A wildcard certificate has exactly one name: *.example.com.",
                         field="domain_type", fix="Enter one wildcard name, or choose multi.")
             )  # fmt: skip
         case DomainType.MULTI if len(names) < 2:
@@ -492,7 +502,13 @@ def judge_key_algorithm(text: str) -> KeyAlgorithm:
 
 
 def why_not_ours(
-    *, asked_names: Sequence[str], got_names: Sequence[str], asked_spki: str, got_spki: str, not_after: datetime, now: datetime
+    *,
+    asked_names: Sequence[str],
+    got_names: Sequence[str],
+    asked_spki: str,
+    got_spki: str,
+    not_after: datetime,
+    now: datetime,
 ) -> Refused | None:
     """Check a certificate a CA hands over before believing it: our names, our key, still valid."""
     if set(asked_names) != set(got_names):

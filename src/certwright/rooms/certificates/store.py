@@ -31,9 +31,11 @@ async def name_taken(tx: Tx, account_id: str, name: str, *, besides: str = "") -
 
 
 async def certificate(
-    tx: Tx, certificate_id: str, where: sa.ColumnElement[bool] = sa.true(), *, lock: bool = False
+    tx: Tx, certificate_id: str, where: sa.ColumnElement[bool] | None = None, *, lock: bool = False
 ) -> Row | None:
-    select = sa.select(certificates).where(certificates.c.id == certificate_id, where)
+    select = sa.select(certificates).where(certificates.c.id == certificate_id)
+    if where is not None:
+        select = select.where(where)
     return (await tx.execute(select.with_for_update() if lock else select)).one_or_none()
 
 
@@ -105,7 +107,7 @@ async def page(
             pair, mark = sa.tuple_(order, c.id), sa.tuple_(sa.literal(after[0], order.type), sa.literal(after[1]))
             query = query.where(pair < mark if descending else pair > mark)
         query = query.order_by(*((order.desc(), c.id.desc()) if descending else (order, c.id)))
-    return [row for row in await tx.execute(query.limit(limit))]
+    return list(await tx.execute(query.limit(limit)))
 
 
 async def counts(tx: Tx, where: sa.ColumnElement[bool], now: datetime) -> dict[str, int]:
@@ -180,7 +182,11 @@ async def key_ids(tx: Tx, certificate_id: str) -> list[str]:
     found = await tx.scalars(
         sa.select(applications.c.key_id)
         .where(applications.c.certificate_id == certificate_id, applications.c.key_id.is_not(None))
-        .union(sa.select(versions.c.key_id).where(versions.c.certificate_id == certificate_id, versions.c.key_id.is_not(None)))
+        .union(
+            sa.select(versions.c.key_id).where(
+                versions.c.certificate_id == certificate_id, versions.c.key_id.is_not(None)
+            )
+        )
     )
     return list(found.all())
 
@@ -217,7 +223,9 @@ async def supersede(tx: Tx, certificate_id: str, now: datetime) -> int:
         .where(versions.c.certificate_id == certificate_id, versions.c.superseded_at.is_(None))
         .values(superseded_at=now)
     )
-    highest = await tx.scalar(sa.select(sa.func.max(versions.c.number)).where(versions.c.certificate_id == certificate_id))
+    highest = await tx.scalar(
+        sa.select(sa.func.max(versions.c.number)).where(versions.c.certificate_id == certificate_id)
+    )
     return (highest or 0) + 1
 
 
@@ -237,7 +245,9 @@ async def update_version(tx: Tx, version_id: str, missing: str, **values: Any) -
     return bool(result.rowcount)
 
 
-async def material(tx: Tx, *, certificate_id: str | None = None, version_id: str | None = None) -> VersionMaterial | None:
+async def material(
+    tx: Tx, *, certificate_id: str | None = None, version_id: str | None = None
+) -> VersionMaterial | None:
     """The current version of a certificate, or one version by id."""
     query = sa.select(versions, certificates.c.name).join(certificates, certificates.c.id == versions.c.certificate_id)
     if version_id is not None:
@@ -265,7 +275,9 @@ async def material(tx: Tx, *, certificate_id: str | None = None, version_id: str
     )
 
 
-def search_text(name: str, names: Sequence[str], unicode_names: Sequence[str], sha256: str = "", serial: str = "") -> str:
+def search_text(
+    name: str, names: Sequence[str], unicode_names: Sequence[str], sha256: str = "", serial: str = ""
+) -> str:
     """What substring search looks at, in lower case; each word once."""
     return " ".join(dict.fromkeys(w.lower() for w in (name, *names, *unicode_names, sha256, serial) if w))
 

@@ -118,7 +118,9 @@ async def erase(tx: Tx, services: Services, actor: Actor, key_id: str, why: str)
     project_id = await tx.scalar(
         sa.update(private_keys)
         .where(
-            private_keys.c.id == key_id, private_keys.c.account_id == actor.account_id, private_keys.c.erased_at.is_(None)
+            private_keys.c.id == key_id,
+            private_keys.c.account_id == actor.account_id,
+            private_keys.c.erased_at.is_(None),
         )
         .values(sealed=None, erased_at=now)
         .returning(private_keys.c.project_id)

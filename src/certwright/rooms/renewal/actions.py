@@ -113,7 +113,9 @@ async def application_failed(services: Services, event: Event) -> None:
         )
 
 
-async def due_soon(services: Services, actor: Actor, *, within: timedelta, limit: int = 50) -> list[tuple[str, datetime]]:
+async def due_soon(
+    services: Services, actor: Actor, *, within: timedelta, limit: int = 50
+) -> list[tuple[str, datetime]]:
     """(certificate id, due at) of renewals not started yet that fall due within this time, soonest first."""
     async with services.db.begin() as tx:
         rows = await tx.execute(

@@ -20,9 +20,7 @@ class Verdict:
     look_again: timedelta | None = None
 
 
-def why_renew(
-    *, auto_renew: bool, state: State, renew_at: datetime, not_after: datetime, now: datetime
-) -> Verdict:
+def why_renew(*, auto_renew: bool, state: State, renew_at: datetime, not_after: datetime, now: datetime) -> Verdict:
     """Renew an issued certificate whose version is due and not over, unless its owner switched renewal off."""
     if not auto_renew:
         return Verdict(False, "automatic renewal is switched off")

@@ -10,9 +10,7 @@ renewals = sa.Table(
     "renewals",
     metadata,
     id_column(primary_key=True),
-    id_column(
-        "certificate_id", sa.ForeignKey("certificates.id", ondelete="CASCADE"), nullable=False, unique=True
-    ),
+    id_column("certificate_id", sa.ForeignKey("certificates.id", ondelete="CASCADE"), nullable=False, unique=True),
     *tenant_columns(),
     id_column("version_id", nullable=False),
     at_column("renew_at", nullable=False),
