@@ -97,6 +97,8 @@ class Database:
             connect_args={"server_settings": {"application_name": "certwright", "timezone": "UTC"}, "timeout": 10},
             hide_parameters=True,
         )
+        # The same pool, without BEGIN and COMMIT.
+        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
@@ -108,6 +110,18 @@ class Database:
                     yield tx
                 finally:
                     _open_transactions.reset(token)
+        except (OperationalError, InterfaceError, OSError, TimeoutError, sa.exc.TimeoutError) as error:
+            raise _unavailable(error) from error
+        except DBAPIError as error:
+            raise_if_unavailable(error)
+            raise
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[Tx]:
+        """For a single SELECT: no transaction, so two round trips fewer. Raises Unavailable."""
+        try:
+            async with self._reading.connect() as connection:
+                yield connection
         except (OperationalError, InterfaceError, OSError, TimeoutError, sa.exc.TimeoutError) as error:
             raise _unavailable(error) from error
         except DBAPIError as error:

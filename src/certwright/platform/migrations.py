@@ -5,6 +5,7 @@ Run by one process at a time (advisory lock), so that N web and N worker process
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -28,16 +29,30 @@ def _config() -> Config:
     return config
 
 
+@lru_cache(maxsize=1)
+def _head() -> str | None:
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+async def is_current(db: Database) -> bool:
+    """Whether the database has this release's schema."""
+    async with db.begin() as tx:
+        return await tx.run_sync(_revision) == _head()
+
+
 async def migrate(db: Database) -> None:
     """Upgrade to the newest revision; raises Unavailable `schema_newer` if the database belongs to a later release."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
     async with db.engine.connect() as connection:
         await connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
         await connection.commit()
         try:
-            current = await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+            current = await connection.run_sync(_revision)
             await connection.commit()
-            if current != head:
+            if current != _head():
                 await connection.run_sync(_upgrade)
                 await connection.commit()
             raw = await connection.get_raw_connection()
@@ -58,7 +73,7 @@ def _asyncpg(raw: Any) -> Any:
 def _upgrade(connection: sa.Connection) -> None:
     config = _config()
     config.attributes["connection"] = connection
-    current = MigrationContext.configure(connection).get_current_revision()
+    current = _revision(connection)
     known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
         raise Unavailable(

@@ -85,13 +85,13 @@ async def list_certificates(
             key_algorithm=filters.key_algorithm, sha256=filters.sha256, serial=filters.serial,
         ),
     ]  # fmt: skip
-    async with services.db.begin() as tx:
+    async with services.db.read() as tx:
         rows = await store.page(tx, where, order=SORTS[sort], descending=descending, after=after, limit=limit)
     return [views.summary(row, now) for row in rows]
 
 
 async def count_by_state(services: Services, actor: Actor) -> dict[str, int]:
-    async with services.db.begin() as tx:
+    async with services.db.read() as tx:
         return await store.counts(tx, access.visible(certificates, actor, "scm:cert:list"), services.clock.now())
 
 

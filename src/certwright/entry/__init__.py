@@ -1,0 +1,1 @@
+"""The doors and the wiring: translate and connect, hold no rules."""

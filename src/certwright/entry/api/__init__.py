@@ -1,0 +1,69 @@
+"""The REST API; `entry.app` adds the console and the public files to it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI, Response
+
+from certwright.entry.api import (
+    accounts,
+    audit,
+    authorities,
+    certificates,
+    deployment,
+    health,
+    notify,
+    validation,
+    watch,
+)
+from certwright.entry.api.base import PUBLIC, Router, add_routes, install_problem_handlers, json_response
+from certwright.entry.api.frame import Frame
+from certwright.entry.api.openapi import true_openapi
+from certwright.platform.services import Services
+
+API_PREFIX = "/api/v1"
+
+_ROUTERS = tuple(
+    part.router for part in (accounts, audit, certificates, authorities, validation, deployment, watch, notify)
+)
+
+
+def _release() -> str:
+    try:
+        return version("certwright")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0"
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application on these services. `/v1`, `/v2`, `/v3`, `/v5` and `POST /` stay free for vendor doors."""
+    app = FastAPI(
+        title="Certwright",
+        version=_release(),
+        description="Order, validate, issue, deploy, watch and renew TLS certificates.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.openapi = lambda: true_openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
+    install_problem_handlers(app)
+    app.add_middleware(Frame)
+    add_routes(app, health.router)
+    for router in _ROUTERS:
+        add_routes(app, router, API_PREFIX)
+    add_routes(app, _description(app), API_PREFIX)
+    return app
+
+
+def _description(app: FastAPI) -> Router:
+    router = Router(tags=["description"])
+
+    @router.get("/openapi.json", action=PUBLIC, response_class=Response, include_in_schema=False)
+    async def openapi() -> Response:
+        """This API's description (OpenAPI 3.1)."""
+        return json_response(app.openapi())
+
+    return router

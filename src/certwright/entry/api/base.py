@@ -1,0 +1,486 @@
+"""What every API route shares: an action it must name, who calls, problems as RFC 9457 documents, paging, revisions.
+
+A handler is a plain function of a validated body and a `Caller`. Before it runs, its route has found out who asks and
+made the coarse check of the action; what object it is about is judged by the room's action behind it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Annotated, Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import orjson
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import AwareDatetime, BaseModel, BeforeValidator
+from starlette.exceptions import HTTPException
+
+from certwright.kernel.actor import Actor
+from certwright.kernel.problems import (
+    Forbidden,
+    Invalid,
+    InvalidFields,
+    NotFound,
+    Problem,
+    Stale,
+    TooLarge,
+    Unauthenticated,
+)
+from certwright.platform import idempotency
+from certwright.platform.services import Services
+from certwright.rooms import access
+
+PUBLIC = "public"
+"""The action of a route that is open to everybody; a test keeps the list of those short."""
+SIGNED_IN = "signed-in"
+"""The action of a route that needs no permission but to be somebody: one's own profile, sessions, password."""
+
+SESSION_COOKIE = "__Host-certwright"
+MAX_BODY_BYTES = 2 * 1024 * 1024
+PROBLEM_TYPE = "application/problem+json"
+MAX_LIMIT = 100
+
+_SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+_KEPT_HEADERS = ("location", "etag", "content-type")
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+
+
+# --- who calls -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The services, and who asks. `session_id` is set for browsers, None for tokens."""
+
+    services: Services
+    actor: Actor
+    session_id: str | None = None
+
+
+def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+def request_id_of(request: Request) -> str:
+    return str(request.scope.get("certwright.request_id", ""))
+
+
+def address_of(request: Request) -> str:
+    """The address of whoever is connected; what a trusted proxy says is put there by the server."""
+    return request.client.host if request.client else "unknown"
+
+
+async def identify(request: Request) -> Caller:
+    """Who asks: a Bearer token, or else the session cookie. Raises Unauthenticated."""
+    services = services_of(request)
+    authorization = request.headers.get("authorization")
+    if authorization is not None:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthenticated(
+                "authorization_scheme", "Only the Bearer scheme is known here.",
+                fix="Send Authorization: Bearer cwt_…",
+            )  # fmt: skip
+        actor = await access.authenticate_token(services, token.strip())
+        return Caller(services, replace(actor, request_id=request_id_of(request)))
+    cookie = request.cookies.get(SESSION_COOKIE)
+    if cookie is None:
+        raise Unauthenticated(
+            "not_signed_in", "You aren't signed in.", fix="Sign in, or send an API token: Authorization: Bearer cwt_…"
+        )
+    if request.method not in _SAFE_METHODS:
+        require_same_origin(request)
+    actor, session_id = await access.authenticate_session(services, cookie)
+    return Caller(services, replace(actor, request_id=request_id_of(request)), session_id)
+
+
+def require_same_origin(request: Request) -> None:
+    """A change made with a cookie must come from our own pages. Raises Forbidden `cross_site_request`.
+
+    Browsers say so in Sec-Fetch-Site, older ones in Origin; a request with a cookie and neither is refused.
+    """
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    if site is not None:
+        own = site == "same-origin"
+    elif origin is not None:
+        own = urlsplit(origin).netloc == request.headers.get("host", "")
+    else:
+        own = False
+    if not own:
+        raise Forbidden(
+            "cross_site_request", "The request doesn't come from this server's own pages.",
+            fix="Programs use API tokens instead of the session cookie.",
+        )  # fmt: skip
+
+
+async def caller_of(request: Request) -> Caller:
+    caller: Caller | None = request.scope.get("certwright.caller")
+    if caller is None:
+        raise RuntimeError("a public route asked for its caller")
+    return caller
+
+
+CALLER: Any = Depends(caller_of)
+"""Default of a handler's `call: Caller` parameter."""
+
+
+# --- routes ----------------------------------------------------------------------------------------------------------
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ActionRoute(APIRoute):
+    """A route that knows its action and lets nobody past who may not do it anywhere."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], *, action: str, secret: bool, **kwargs: Any) -> None:
+        self.action = action
+        self.secret = secret
+        super().__init__(path, endpoint, **kwargs)
+
+    def get_route_handler(self) -> Handler:
+        handle = super().get_route_handler()
+        action, secret = self.action, self.secret
+
+        async def guarded(request: Request) -> Response:
+            caller = None
+            if action != PUBLIC:
+                caller = await identify(request)
+                request.scope["certwright.caller"] = caller
+                if action != SIGNED_IN:
+                    access.require_somewhere(caller.actor, action)
+            if request.method not in _SAFE_METHODS:
+                refuse_bad_text(await request.body())
+            if "\x00" in request.scope["path"]:
+                raise NotFound("no_such_address", "There is nothing at this address.", fix="Check the path.")
+            if b"%00" in request.scope["query_string"]:
+                raise _bad_text("query")
+            key = request.headers.get("idempotency-key")
+            if key is None or request.method != "POST" or caller is None:
+                return await handle(request)
+            return await _once(request, caller, key, handle, secret)
+
+        return guarded
+
+
+class Router:
+    """Collects routes; `action` is mandatory: a name from `access.ACTIONS`, SIGNED_IN or PUBLIC.
+
+    `secret=True` says that the answer holds something shown once, which no replay may repeat.
+    """
+
+    def __init__(self, *, prefix: str = "", tags: Sequence[str] = ()) -> None:
+        self.prefix = prefix
+        self.tags = list(tags)
+        self._declared: list[tuple[str, Callable[..., Any], dict[str, Any]]] = []
+
+    def get(self, path: str, *, action: str, **kwargs: Any) -> Callable[[T], T]:
+        return self._route("GET", path, action, **kwargs)
+
+    def post(self, path: str, *, action: str, **kwargs: Any) -> Callable[[T], T]:
+        return self._route("POST", path, action, **kwargs)
+
+    def put(self, path: str, *, action: str, **kwargs: Any) -> Callable[[T], T]:
+        return self._route("PUT", path, action, **kwargs)
+
+    def patch(self, path: str, *, action: str, **kwargs: Any) -> Callable[[T], T]:
+        return self._route("PATCH", path, action, **kwargs)
+
+    def delete(self, path: str, *, action: str, **kwargs: Any) -> Callable[[T], T]:
+        return self._route("DELETE", path, action, **kwargs)
+
+    def _route(self, method: str, path: str, action: str, *, secret: bool = False, **kwargs: Any) -> Callable[[T], T]:
+        if action not in (PUBLIC, SIGNED_IN) and action not in access.ACTIONS:
+            raise RuntimeError(f"{method} {self.prefix}{path} names the unknown action {action!r}")
+
+        def keep(endpoint: T) -> T:
+            declared = {"tags": self.tags, **kwargs, "methods": [method], "action": action, "secret": secret}
+            self._declared.append((self.prefix + path, endpoint, declared))  # type: ignore[arg-type]  # T is a handler
+            return endpoint
+
+        return keep
+
+    def routes(self, prefix: str = "") -> list[ActionRoute]:
+        made = []
+        for path, endpoint, declared in self._declared:
+            extra = {**declared.get("openapi_extra", {}), "x-action": declared["action"]}
+            made.append(ActionRoute(prefix + path, endpoint, **{**declared, "openapi_extra": extra}))
+        return made
+
+
+def add_routes(app: FastAPI, router: Router, prefix: str = "") -> None:
+    app.router.routes.extend(router.routes(prefix))
+
+
+async def _once(request: Request, caller: Caller, text: str, handle: Handler, secret: bool) -> Response:
+    """Carry out a POST with an Idempotency-Key once."""
+    services = caller.services
+    print_ = idempotency.fingerprint(
+        request.method, request.url.path, request.scope["query_string"], await request.body()
+    )
+    actor = caller.actor
+    key = idempotency.Key(actor.account_id, actor.user_id or actor.id, idempotency.checked_key(text), print_)
+    known = await idempotency.claim(services.db, key, services.clock.now())
+    if known is not None:
+        return Response(known.body, known.status, {**known.headers, "Idempotency-Replayed": "true"})
+    done = False
+    try:
+        response = await handle(request)
+        done = response.status_code < 300
+    except (Problem, HTTPException, RequestValidationError):
+        await idempotency.release(services.db, key)
+        raise
+    if not done:
+        await idempotency.release(services.db, key)
+        return response
+    body = bytes(response.body)
+    kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    hidden = secret or len(body) > idempotency.MAX_BODY
+    answer = idempotency.Answer(response.status_code, kept, None if hidden else body, _object_id(response))
+    await idempotency.keep(services.db, key, answer)
+    return response
+
+
+def _object_id(response: Response) -> str | None:
+    location = response.headers.get("location")
+    return location.rstrip("/").rpartition("/")[2] if location else None
+
+
+_SUSPICIOUS = re.compile(rb"\\u(0000|d[89a-f])|\x00", re.IGNORECASE)
+
+
+def refuse_bad_text(body: bytes) -> None:
+    """Refuse NUL and halves of surrogate pairs inside JSON texts: the database can't hold them. Raises Invalid."""
+    if not body or not _SUSPICIOUS.search(body):
+        return
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return  # said of the whole body later
+    todo: list[tuple[str, Any]] = [("", value)]
+    while todo:
+        field, value = todo.pop()
+        if isinstance(value, str) and ("\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+            raise _bad_text(field)
+        if isinstance(value, dict):
+            todo += [(f"{field}.{k}".strip(".") if k.isprintable() else field, v) for k, v in value.items()]
+            todo += [(field, k) for k in value]
+        elif isinstance(value, list):
+            todo += [(f"{field}.{n}".strip("."), v) for n, v in enumerate(value)]
+
+
+def _bad_text(field: str) -> Invalid:
+    return Invalid(
+        "text_invalid", "The text holds a character that isn't one (NUL or half a surrogate pair).",
+        field=field or None, fix="Remove that character.",
+    )  # fmt: skip
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (frozenset, set)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def json_bytes(value: Any) -> bytes:
+    """Dataclasses, enums, times and mappings straight to JSON; times end in Z."""
+    return orjson.dumps(value, default=_default, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer without a second validation of what we made ourselves; declare its shape with `response_model`."""
+    return Response(json_bytes(value), status, headers, media_type="application/json")
+
+
+class Page(BaseModel, Generic[Item]):
+    """A page of a list; `next_cursor` is null on the last one."""
+
+    items: list[Item]
+    next_cursor: str | None
+
+
+def _not_a_number(value: Any) -> Any:
+    # Bare numbers would be read as seconds since 1970, which no description of a date-time promises.
+    if isinstance(value, (int, float)) or (isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.eE]+", value)):
+        raise ValueError("it must be a date and time with a zone, such as 2026-03-01T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_not_a_number)]
+"""A date and time with its zone, as RFC 3339 writes it."""
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="how many at most")]
+Cursor = Annotated[str | None, Query(max_length=400, description="next_cursor of the page before")]
+
+
+def cursor_for(*parts: Any) -> str:
+    """An opaque cursor of these values; nothing secret: whoever makes one up sees no more than the filter allows."""
+    return base64.urlsafe_b64encode(json_bytes(parts)).decode().rstrip("=")
+
+
+def read_cursor(text: str | None, *shapes: type) -> Any:
+    """The values of a cursor of this shape (one comes alone), or None without one. Raises Invalid `cursor_invalid`."""
+    if text is None:
+        return None
+    wrong = Invalid(
+        "cursor_invalid", "That is not a cursor of this list.", field="cursor", fix="Start again without a cursor."
+    )
+    try:
+        parts = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise wrong from error
+    shapes = shapes or (str,)
+    if not isinstance(parts, list) or len(parts) != len(shapes):
+        raise wrong
+    values = []
+    for part, shape in zip(parts, shapes, strict=True):
+        if shape is datetime and isinstance(part, str):
+            try:
+                part = datetime.fromisoformat(part)
+            except ValueError as error:
+                raise wrong from error
+            if part.tzinfo is None:
+                raise wrong
+        if not isinstance(part, shape) or (isinstance(part, str) and not (part.isascii() and part.isprintable())):
+            raise wrong
+        values.append(part)
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def page_of(rows: Sequence[T], limit: int, key: Callable[[T], Any], show: Callable[[T], Any] | None = None) -> Response:
+    """A page of `rows`, of which one more than `limit` was read; `key` gives the cursor's value (or a tuple)."""
+    items = list(rows[:limit])
+    cursor = None
+    if len(rows) > limit:
+        last = key(items[-1])
+        cursor = cursor_for(*(last if isinstance(last, tuple) else (last,)))
+    return json_response({"items": [show(row) for row in items] if show else items, "next_cursor": cursor})
+
+
+def etag(revision: int) -> str:
+    return f'"{revision}"'
+
+
+def check_if_match(request: Request, revision: int | None = None) -> int:
+    """The revision a change was made on, from If-Match. Raises a problem 428 without it, Invalid when it isn't one,
+    Stale when it isn't `revision`."""
+    text = request.headers.get("if-match")
+    if text is None:
+        raise PreconditionNeeded(
+            "if_match_needed", "Changes must say which revision they were made on.", field="If-Match",
+            fix="Read the object and send its ETag as If-Match.",
+        )  # fmt: skip
+    found = re.fullmatch(r'"([0-9]{1,9})"', text.strip())
+    if found is None:
+        raise Invalid(
+            "if_match_invalid", "If-Match must be the ETag of one revision.", field="If-Match",
+            fix='Send what ETag said, with its quotes: "3".',
+        )  # fmt: skip
+    if revision is not None and int(found[1]) != revision:
+        raise Stale(
+            "changed_meanwhile", "It was changed by someone else since you read it.", field="If-Match",
+            fix="Read it again and repeat your change on what you find.",
+        )  # fmt: skip
+    return int(found[1])
+
+
+class PreconditionNeeded(Problem):
+    status = 428
+    title = "Say what you change"
+
+
+# --- problems --------------------------------------------------------------------------------------------------------
+
+
+def problem_document(problem: Problem, request_id: str) -> dict[str, Any]:
+    """RFC 9457 members, ours (`code`, `field`, `fix`, `request_id`), and the machine-readable facts."""
+    said = problem.as_dict()
+    message = said.pop("message")
+    known: dict[str, Any] = {
+        "type": f"urn:certwright:problem:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": message,
+    }
+    return {**said, **known, "request_id": request_id}
+
+
+def problem_response(problem: Problem, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    out = dict(headers or {})
+    if problem.status == 401:
+        out["WWW-Authenticate"] = 'Bearer realm="certwright"'
+    if problem.status in (429, 503):
+        out["Retry-After"] = str(problem.extra.get("retry_after", 5))
+    body = json_bytes(problem_document(problem, request_id))
+    return Response(body, problem.status, out, media_type=PROBLEM_TYPE)
+
+
+_PYDANTIC_CODES = MappingProxyType({
+    "missing": ("field_missing", "This field is needed."),
+    "extra_forbidden": ("field_unknown", "There is no such field."),
+})  # fmt: skip
+
+
+def _said_of(error: Mapping[str, Any]) -> Problem:
+    where, *rest = error["loc"]
+    field = ".".join(str(part) for part in rest)[:200] or str(where)
+    code, message = _PYDANTIC_CODES.get(error["type"], ("field_invalid", ""))
+    message = message or f"{str(error['msg']).removeprefix('Value error, ').rstrip('.')}."
+    return Invalid(code, message, field=field, fix="Correct the field; the API description says what it takes.")
+
+
+def validation_problem(error: RequestValidationError) -> Problem:
+    errors = error.errors()
+    if any(e["type"] == "json_invalid" for e in errors):
+        return Problem("json_invalid", "The body is not well-formed JSON.", fix="Check quotes, commas and brackets.")
+    return InvalidFields([_said_of(e) for e in errors[:50]])
+
+
+def http_problem(error: HTTPException, method: str) -> Problem:
+    """What the framework refuses, as one of our problems."""
+    if error.status_code == 404:
+        return NotFound("no_such_address", "There is nothing at this address.", fix="Check the path.")
+    if error.status_code == 405:
+        problem = Problem("method_not_allowed", f"{method[:20]} isn't possible here.", fix="See the Allow header.")
+        problem.status, problem.title = 405, "Method not allowed"
+        return problem
+    if error.status_code == 413:
+        return TooLarge("body_too_large", "The body is too large.", fix=f"Send at most {MAX_BODY_BYTES} bytes.")
+    problem = Problem("bad_request", "The request can't be read.", fix="Check its syntax.")
+    problem.status = error.status_code
+    return problem
+
+
+def install_problem_handlers(app: FastAPI) -> None:
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return problem_response(error, request_id_of(request))
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return problem_response(validation_problem(error), request_id_of(request))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem_response(http_problem(error, request.method), request_id_of(request), error.headers)
+
+    app.add_exception_handler(Problem, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)

@@ -1,0 +1,453 @@
+"""`/api/v1/certificates`: apply, look, check, withdraw, reissue, revoke, download, delete."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from certwright.entry.api.base import CALLER, Caller, Moment, Router, check_if_match, json_response
+from certwright.kernel.problems import Invalid
+from certwright.rooms import certificates
+from certwright.rooms.certificates import Detail, State, Summary
+
+router = Router(prefix="/certificates", tags=["certificates"])
+
+Id = Annotated[str, Field(max_length=64)]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ApplicantIn(_In):
+    name: str = Field(max_length=200)
+    email: str = Field(max_length=330)
+    phone: str = Field(max_length=60)
+
+
+class ApplicationIn(_In):
+    """What is applied for. `names` may be left out when `csr` carries them."""
+
+    names: list[Annotated[str, Field(max_length=1024)]] = Field(default_factory=list, max_length=1000)
+    domain_type: Annotated[str, Field(max_length=40)] | None = Field(
+        default=None, description="single, multi or wildcard; follows from the names"
+    )
+    validation_method: Annotated[str, Field(max_length=40)] = Field(default="dns", description="dns or file")
+    per_name_methods: dict[str, Annotated[str, Field(max_length=40)]] = Field(
+        default_factory=dict, description="exceptions from validation_method, by name"
+    )
+    key_algorithm: Annotated[str, Field(max_length=40)] = Field(
+        default="EC_P256", description="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096; unused with a csr"
+    )
+    csr: Annotated[str, Field(max_length=200_000)] | None = Field(
+        default=None, description="PEM; then the key stays with you and we can't deploy"
+    )
+    applicant: ApplicantIn | None = None
+    consent: bool = Field(default=False, description="agreement to the privacy statement; must be true to apply")
+    consent_version: Annotated[str, Field(max_length=100)] = ""
+
+    def value(self) -> certificates.Application:
+        return certificates.Application(
+            names=tuple(self.names),
+            domain_type=self.domain_type,
+            validation_method=self.validation_method,
+            per_name_methods=self.per_name_methods,
+            key_algorithm=self.key_algorithm,
+            csr=self.csr,
+            applicant=certificates.Applicant(**self.applicant.model_dump()) if self.applicant else None,
+            consent=self.consent,
+            consent_version=self.consent_version,
+        )
+
+
+class CertificateIn(_In):
+    """A certificate to be; without `application` it waits in `pending_application`."""
+
+    name: Annotated[str, Field(max_length=200)] | None = None
+    description: Annotated[str, Field(max_length=2000)] = ""
+    tags: dict[Annotated[str, Field(max_length=200)], Annotated[str, Field(max_length=200)]] = Field(
+        default_factory=dict, max_length=100
+    )
+    project_id: Id | None = None
+    ca: Annotated[str, Field(max_length=64)] = certificates.BUILTIN_CA
+    auto_renew: bool = True
+    application: ApplicationIn | None = None
+
+
+class CertificatePatch(_In):
+    name: Annotated[str, Field(max_length=200)] | None = None
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    tags: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=200)], Annotated[str, Field(max_length=200)]], Field(max_length=100)
+        ]
+        | None
+    ) = None
+    auto_renew: bool | None = None
+    notify: bool | None = None
+    project_id: Id | None = None
+
+
+class RevokeIn(_In):
+    reason: certificates.RevocationReason = certificates.RevocationReason.UNSPECIFIED
+
+
+class SummaryOut(BaseModel):
+    id: str
+    project_id: str
+    name: str
+    description: str
+    tags: dict[str, str]
+    state: State
+    progress: int | None
+    expires_soon: bool
+    ca: str
+    uploaded: bool
+    primary_name: str
+    names: list[str]
+    key_algorithm: str | None
+    sha256: str | None
+    serial: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    auto_renew: bool
+    notify: bool
+    created_at: datetime
+    updated_at: datetime
+    revision: int
+
+
+class DomainOut(BaseModel):
+    """One name to prove: what to do (`instructions`), and what was last found (`explanation`)."""
+
+    name: str
+    method: str
+    status: str
+    instructions: dict[str, Any] | None
+    explanation: dict[str, Any] | None
+    evidence_id: str | None
+    valid_until: datetime | None
+
+
+class ValidationOut(BaseModel):
+    all_valid: bool
+    domains: list[DomainOut]
+
+
+class ApplicationOut(BaseModel):
+    id: str
+    kind: str
+    names: list[str]
+    unicode_names: list[str]
+    domain_type: str
+    validation_method: str
+    key_algorithm: str
+    key_source: str
+    applicant: dict[str, str] | None
+    consent_at: datetime | None
+    consent_version: str
+    submitted_at: datetime
+    validated_at: datetime | None
+    issued_at: datetime | None
+    withdrawn_at: datetime | None
+    failed_at: datetime | None
+    failure: dict[str, Any] | None
+    waiting_for: dict[str, Any] | None
+
+
+class VersionOut(BaseModel):
+    id: str
+    number: int
+    names: list[str]
+    subject: str
+    issuer: str
+    serial: str
+    sha256: str
+    sha1: str
+    key_algorithm: str
+    signature_algorithm: str
+    has_key: bool
+    not_before: datetime
+    not_after: datetime
+    issued_at: datetime
+    superseded_at: datetime | None
+    revoked_at: datetime | None
+    revocation_reason: str | None
+    chain: list[str]
+
+
+class RefusalOut(BaseModel):
+    code: str
+    message: str
+    fix: str = ""
+
+
+class CertificateOut(SummaryOut):
+    application: ApplicationOut | None
+    validation: ValidationOut | None
+    versions: list[VersionOut]
+    renew_at: datetime | None
+    allowed_operations: list[str]
+    refused_operations: dict[str, RefusalOut]
+
+
+class CertificatePage(BaseModel):
+    items: list[SummaryOut]
+    next_cursor: str | None
+
+
+class DraftOut(BaseModel):
+    names: list[str]
+    domain_type: str | None
+    validation_method: str
+    per_name_methods: dict[str, str]
+    key_algorithm: str
+    csr: str | None
+    applicant: dict[str, str] | None
+
+
+def detail_json(detail: Detail) -> dict[str, Any]:
+    """The document of one certificate; CertificateOut says the same to OpenAPI."""
+    refused = {o.value: verdict for o, verdict in detail.allowed.items() if verdict is not None}
+    return {name: getattr(detail.summary, name) for name in SummaryOut.model_fields} | {
+        "application": detail.application,
+        "validation": validation_json(detail.validation),
+        "versions": detail.versions,
+        "renew_at": detail.renew_at,
+        "allowed_operations": detail.allowed_operations,
+        "refused_operations": {
+            name: {"code": r.code, "message": r.message, "fix": r.fix} for name, r in refused.items()
+        },
+    }
+
+
+def validation_json(state: Any) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    return {"all_valid": state.all_valid, "domains": [domain_json(domain) for domain in state.domains]}
+
+
+def domain_json(domain: Any) -> dict[str, Any]:
+    return {
+        "name": domain.name,
+        "method": str(domain.method),
+        "status": str(domain.status),
+        "instructions": domain.instructions,
+        "explanation": domain.explanation,
+        "evidence_id": domain.evidence_id,
+        "valid_until": domain.valid_until,
+    }
+
+
+def _answer(detail: Detail, status: int = 200) -> Response:
+    headers = {"ETag": f'"{detail.summary.revision}"'}
+    if status in (201, 202):
+        headers["Location"] = f"/api/v1/certificates/{detail.id}"
+    return json_response(detail_json(detail), status, headers)
+
+
+# --- list -----------------------------------------------------------------------------------------------------------
+
+
+@router.get("", action="scm:cert:list", response_model=CertificatePage)
+async def list_certificates(
+    call: Caller = CALLER,
+    state: Annotated[list[State] | None, Query()] = None,
+    search: Annotated[str | None, Query(max_length=300, description="part of a name, fingerprint or serial")] = None,
+    ca: Annotated[str | None, Query(max_length=64)] = None,
+    project_id: Annotated[str | None, Query(max_length=64)] = None,
+    tag: Annotated[list[str] | None, Query(description="key:value")] = None,
+    expires_before: Annotated[Moment | None, Query()] = None,
+    expires_soon: Annotated[bool | None, Query()] = None,
+    key_algorithm: Annotated[str | None, Query(max_length=40)] = None,
+    sha256: Annotated[str | None, Query(max_length=100)] = None,
+    serial: Annotated[str | None, Query(max_length=100)] = None,
+    sort: Annotated[Literal["created", "expiry", "updated", "state"], Query()] = "created",
+    direction: Annotated[Literal["asc", "desc"] | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=400)] = None,
+) -> Response:
+    """Certificates you may see, a page at a time; `next_cursor` is null on the last page."""
+    descending = (direction or ("asc" if sort in ("expiry", "state") else "desc")) == "desc"
+    for field, text in (("search", search), ("ca", ca), ("project_id", project_id)):
+        if text is not None and "\x00" in text:
+            raise Invalid("text_invalid", "The text holds a NUL character.", field=field, fix="Remove it.")
+    filters = certificates.Filters(
+        states=tuple(state or ()),
+        search=search,
+        ca=ca,
+        project_id=project_id,
+        tag=_tags(tag or []),
+        expires_before=expires_before,
+        expires_soon=expires_soon,
+        key_algorithm=key_algorithm,
+        sha256=sha256,
+        serial=serial,
+    )
+    after = _read_cursor(cursor, sort) if cursor else None
+    rows = await certificates.list_certificates(
+        call.services, call.actor, filters, sort=sort, descending=descending, after=after, limit=limit + 1
+    )
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return json_response({"items": rows, "next_cursor": _cursor(rows[-1], sort) if more else None})
+
+
+def _tags(given: list[str]) -> Mapping[str, str]:
+    tags = {}
+    for text in given:
+        key, colon, value = text.partition(":")
+        if not colon or not key or "\x00" in text:
+            raise Invalid("tag_filter_invalid", f"{text[:60]!r} is not key:value.", field="tag", fix="Write team:shop.")
+        tags[key] = value
+    return tags
+
+
+def _cursor(row: Summary, sort: str) -> str:
+    value: Any = {
+        "created": None,
+        "expiry": row.not_after,
+        "updated": row.updated_at,
+        "state": "issued" if row.state is State.EXPIRED else row.state,
+    }[sort]
+    return base64.urlsafe_b64encode(orjson.dumps([sort, value, row.id])).decode().rstrip("=")
+
+
+def _read_cursor(text: str, sort: str) -> tuple[Any, str]:
+    wrong = Invalid(
+        "cursor_invalid", "That is not a cursor of this list.", field="cursor", fix="Start again without a cursor."
+    )
+    try:
+        made_for, value, row_id = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        if made_for != sort or not isinstance(row_id, str) or "\x00" in row_id:
+            raise wrong
+        if sort in ("expiry", "updated"):
+            value = datetime.fromisoformat(value)
+            if value.tzinfo is None:
+                raise wrong
+        elif sort == "state" and (not isinstance(value, str) or "\x00" in value):
+            raise wrong
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise wrong from error
+    return value, row_id
+
+
+@router.get("/counts", action="scm:cert:list", response_model=dict[str, int])
+async def count_certificates(call: Caller = CALLER) -> Response:
+    """How many certificates you may see are in each state, and how many expire soon."""
+    return json_response(await certificates.count_by_state(call.services, call.actor))
+
+
+# --- one certificate ------------------------------------------------------------------------------------------------
+
+
+@router.post("", action="scm:cert:apply", status_code=202, response_model=CertificateOut)
+async def create_certificate(body: CertificateIn, call: Caller = CALLER) -> Response:
+    """Make a certificate and submit its application. Goes on by itself: look at Location for state and what to do."""
+    detail = await certificates.create_certificate(
+        call.services,
+        call.actor,
+        application=body.application.value() if body.application else None,
+        name=body.name,
+        description=body.description,
+        tags=body.tags,
+        project_id=body.project_id,
+        ca=body.ca,
+        auto_renew=body.auto_renew,
+    )
+    return _answer(detail, 202)
+
+
+@router.get("/{certificate_id}", action="scm:cert:get", response_model=CertificateOut)
+async def get_certificate(certificate_id: str, call: Caller = CALLER) -> Response:
+    return _answer(await certificates.get_certificate(call.services, call.actor, certificate_id))
+
+
+@router.patch("/{certificate_id}", action="scm:cert:update", response_model=CertificateOut)
+async def update_certificate(
+    certificate_id: str, body: CertificatePatch, request: Request, call: Caller = CALLER
+) -> Response:
+    """Rename, describe, tag, move, switch automatic renewal or notifications. Needs If-Match."""
+    detail = await certificates.update_certificate(
+        call.services, call.actor, certificate_id, revision=check_if_match(request), **body.model_dump()
+    )
+    return _answer(detail)
+
+
+@router.delete("/{certificate_id}", action="scm:cert:delete", status_code=204, response_class=Response)
+async def delete_certificate(certificate_id: str, call: Caller = CALLER) -> Response:
+    """Delete for good. Private keys are erased; the audit trail stays. Deleting does not revoke."""
+    await certificates.delete_certificate(call.services, call.actor, certificate_id)
+    return Response(status_code=204)
+
+
+# --- application ----------------------------------------------------------------------------------------------------
+
+
+@router.post("/{certificate_id}/application", action="scm:cert:apply", status_code=202, response_model=CertificateOut)
+async def apply(certificate_id: str, body: ApplicationIn, call: Caller = CALLER) -> Response:
+    """Submit the application of a certificate that waits for one (first time, after withdrawal, after a failure)."""
+    return _answer(await certificates.apply(call.services, call.actor, certificate_id, body.value()), 202)
+
+
+@router.get("/{certificate_id}/draft", action="scm:cert:get", response_model=DraftOut)
+async def read_draft(certificate_id: str, call: Caller = CALLER) -> Response:
+    return json_response(await certificates.read_draft(call.services, call.actor, certificate_id))
+
+
+@router.put("/{certificate_id}/draft", action="scm:cert:apply", status_code=204, response_class=Response)
+async def save_draft(certificate_id: str, body: ApplicationIn, call: Caller = CALLER) -> Response:
+    """Keep what was typed so far, unjudged."""
+    await certificates.save_draft(call.services, call.actor, certificate_id, body.value())
+    return Response(status_code=204)
+
+
+@router.post("/{certificate_id}/validation/check", action="scm:validation:check", response_model=ValidationOut)
+async def check_validation(certificate_id: str, call: Caller = CALLER) -> Response:
+    """Look now at each domain that waits, and say per domain what was looked for, where, and what was found."""
+    await certificates.check_domains(call.services, call.actor, certificate_id)
+    detail = await certificates.get_certificate(call.services, call.actor, certificate_id)
+    return json_response(validation_json(detail.validation) or {"all_valid": True, "domains": []})
+
+
+@router.post("/{certificate_id}/withdraw", action="scm:cert:withdraw", response_model=CertificateOut)
+async def withdraw(certificate_id: str, call: Caller = CALLER) -> Response:
+    """Take the open application back, as long as nothing has been ordered from the CA."""
+    return _answer(await certificates.withdraw(call.services, call.actor, certificate_id))
+
+
+@router.post("/{certificate_id}/reissue", action="scm:cert:renew", status_code=202, response_model=CertificateOut)
+async def reissue(certificate_id: str, call: Caller = CALLER) -> Response:
+    """A new version now, with the same names and a new key; deployed wherever the certificate is bound."""
+    await certificates.reissue(call.services, call.actor, certificate_id)
+    return _answer(await certificates.get_certificate(call.services, call.actor, certificate_id), 202)
+
+
+@router.post("/{certificate_id}/revoke", action="scm:cert:revoke", status_code=202, response_model=CertificateOut)
+async def revoke(certificate_id: str, body: RevokeIn, call: Caller = CALLER) -> Response:
+    """Revoke the current version. Can't be undone."""
+    return _answer(await certificates.revoke(call.services, call.actor, certificate_id, body.reason), 202)
+
+
+@router.get(
+    "/{certificate_id}/download",
+    action="scm:cert:download",
+    response_class=Response,
+    responses={200: {"content": {"application/x-pem-file": {}, "application/zip": {}}, "description": "The file"}},
+)
+async def download(
+    certificate_id: str,
+    call: Caller = CALLER,
+    format: Annotated[certificates.Format, Query(description="key and nginx hold the private key")] = "fullchain",
+) -> Response:
+    """The current version as a file. `key` and `nginx` need scm:cert:export_key and are audited as key reads."""
+    file = await certificates.download(call.services, call.actor, certificate_id, format)
+    headers = {"Content-Disposition": f'attachment; filename="{file.file_name}"', "Cache-Control": "no-store"}
+    return Response(file.content, media_type=file.media_type, headers=headers)

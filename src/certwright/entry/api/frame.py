@@ -1,0 +1,110 @@
+"""Around every request: an id, a cap on the body, safe headers, one log line, a count, and an opaque 500."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from certwright.entry.api.base import MAX_BODY_BYTES, problem_response
+from certwright.kernel.problems import Problem
+from certwright.platform.telemetry import REQUESTS
+
+log = structlog.get_logger(__name__)
+
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+    "strict-transport-security": "max-age=31536000",
+}
+
+
+class Frame:
+    """ASGI middleware around the whole application, console included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        scope["certwright.request_id"] = request_id
+        status = 0
+
+        async def send_framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    out.setdefault(name, value)
+                out["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            with structlog.contextvars.bound_contextvars(request_id=request_id):
+                await self._app(scope, _capped(receive, headers), send_framed)
+        # The one place where the unknown must stay opaque: it is logged whole, and the client gets an id to quote.
+        except Exception:
+            log.exception("request failed", method=scope["method"], path=scope["path"], request_id=request_id)
+            if status:
+                raise
+            await problem_response(_internal(), request_id)(scope, receive, send_framed)
+        finally:
+            _note(scope, status, time.perf_counter() - begun, request_id)
+
+
+def _internal() -> Problem:
+    problem = Problem(
+        "internal", "Something went wrong here; it isn't your request's fault.",
+        fix="Try again; if it lasts, give the request id to whoever runs this server.",
+    )  # fmt: skip
+    problem.status, problem.title = 500, "Internal error"
+    return problem
+
+
+def _capped(receive: Receive, headers: Headers) -> Receive:
+    """The body, refused as soon as it is known to be too large."""
+    seen = 0
+    announced = headers.get("content-length", "")
+    too_large = announced.isdigit() and int(announced) > MAX_BODY_BYTES
+
+    async def capped() -> Message:
+        nonlocal seen
+        if too_large:
+            raise HTTPException(413)
+        message = await receive()
+        if message["type"] == "http.request":
+            seen += len(message.get("body", b""))
+            if seen > MAX_BODY_BYTES:
+                raise HTTPException(413)
+        return message
+
+    return capped
+
+
+def _note(scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    route = getattr(scope.get("route"), "path", "none")
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    REQUESTS.labels(method, route, status).inc()
+    caller = scope.get("certwright.caller")
+    log.info(
+        "request", method=method, route=route, path=scope["path"][:200], status=status,
+        ms=round(seconds * 1000, 1), request_id=request_id, actor=caller.actor.id if caller else None,
+    )  # fmt: skip

@@ -1,0 +1,151 @@
+"""The catalogue of actions, and the values decisions are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+SERVICES = ("scm", "ccm", "dns", "bss", "elb", "waf", "iam", "smn", "alarm")
+
+# One line an action: what holding it lets someone do. A policy may name only these (or patterns matching them).
+ACTIONS: dict[str, str] = {
+    # Certificates
+    "scm:cert:apply": "Apply for certificates.",
+    "scm:cert:list": "See the list of certificates.",
+    "scm:cert:get": "See a certificate's details.",
+    "scm:cert:update": "Rename, describe and tag certificates and change their renewal settings.",
+    "scm:cert:delete": "Delete certificates with their keys.",
+    "scm:cert:download": "Download certificates and their chains, without private keys.",
+    "scm:cert:export_key": "Download private keys.",
+    "scm:cert:upload": "Upload certificates that were issued elsewhere.",
+    "scm:cert:revoke": "Revoke certificates.",
+    "scm:cert:withdraw": "Withdraw applications that haven't been issued.",
+    "scm:cert:deploy": "Deploy certificates to targets.",
+    "scm:cert:renew": "Renew and reissue certificates.",
+    "scm:csr:create": "Make signing requests.",
+    "scm:csr:list": "See the list of signing requests.",
+    "scm:csr:get": "See and download a signing request.",
+    "scm:csr:update": "Rename signing requests.",
+    "scm:csr:delete": "Delete signing requests with their keys.",
+    "scm:target:create": "Add servers that certificates are deployed to.",
+    "scm:target:list": "See the list of servers.",
+    "scm:target:get": "See a server's details.",
+    "scm:target:update": "Change a server and which certificates its sites use.",
+    "scm:target:delete": "Remove servers.",
+    "scm:target:discover": "Look for sites on a server.",
+    "scm:rollout:list": "See the list of deployments.",
+    "scm:rollout:get": "See how a deployment went.",
+    "scm:rollout:undo": "Undo a deployment.",
+    "scm:validation:get": "See what must be published to prove control of a domain.",
+    "scm:validation:check": "Have a validation checked now.",
+    "scm:evidence:list": "See the evidence of past validations.",
+    # Private CAs
+    "ccm:ca:create": "Create private CAs.",
+    "ccm:ca:list": "See the list of private CAs.",
+    "ccm:ca:get": "See a private CA's details.",
+    "ccm:ca:update": "Change a private CA's settings.",
+    "ccm:ca:disable": "Disable and enable private CAs.",
+    "ccm:ca:delete": "Delete private CAs with their keys.",
+    "ccm:cert:issue": "Issue certificates from a private CA.",
+    "ccm:cert:list": "See what a private CA issued.",
+    "ccm:cert:get": "See an issued certificate's details.",
+    "ccm:cert:revoke": "Revoke certificates of a private CA.",
+    # DNS
+    "dns:connection:create": "Connect DNS servers for automatic validation.",
+    "dns:connection:list": "See the list of DNS connections.",
+    "dns:connection:get": "See a DNS connection's details.",
+    "dns:connection:update": "Change a DNS connection and its credentials.",
+    "dns:connection:delete": "Remove DNS connections.",
+    # Watching
+    "alarm:alarm:list": "See the list of alarms.",
+    "alarm:alarm:get": "See an alarm's details.",
+    "alarm:alarm:ack": "Acknowledge alarms.",
+    "alarm:endpoint:create": "Add addresses to watch.",
+    "alarm:endpoint:list": "See the list of watched addresses.",
+    "alarm:endpoint:get": "See a watched address and its history.",
+    "alarm:endpoint:update": "Change a watched address.",
+    "alarm:endpoint:delete": "Stop watching addresses.",
+    "alarm:endpoint:probe": "Have an address looked at now.",
+    # Messages
+    "smn:recipient:create": "Add people and addresses that are told about alarms.",
+    "smn:recipient:list": "See the list of recipients.",
+    "smn:recipient:get": "See a recipient's details.",
+    "smn:recipient:update": "Change a recipient.",
+    "smn:recipient:delete": "Remove recipients.",
+    "smn:message:list": "See which messages were sent.",
+    "smn:message:get": "See a message that was sent.",
+    # Who may do what
+    "iam:account:get": "See the account.",
+    "iam:account:update": "Rename the account.",
+    "iam:user:create": "Invite users.",
+    "iam:user:list": "See the list of users.",
+    "iam:user:get": "See a user's details and policies.",
+    "iam:user:update": "Rename, disable and enable users and send them password links.",
+    "iam:user:delete": "Delete users.",
+    "iam:group:create": "Create groups.",
+    "iam:group:list": "See the list of groups.",
+    "iam:group:get": "See a group's members and policies.",
+    "iam:group:update": "Rename groups and change their members.",
+    "iam:group:delete": "Delete groups.",
+    "iam:policy:create": "Create policies.",
+    "iam:policy:list": "See the list of policies and attachments, and simulate decisions.",
+    "iam:policy:get": "See a policy's document.",
+    "iam:policy:update": "Change, attach and detach policies.",
+    "iam:policy:delete": "Delete policies.",
+    "iam:project:create": "Create projects.",
+    "iam:project:list": "See the list of projects.",
+    "iam:project:get": "See a project's details.",
+    "iam:project:update": "Rename projects.",
+    "iam:project:delete": "Delete empty projects.",
+    "iam:token:create": "Create API tokens of one's own.",
+    "iam:token:list": "See everybody's API tokens, without their secrets.",
+    "iam:token:get": "See an API token's details, without its secret.",
+    "iam:token:update": "Rename API tokens.",
+    "iam:token:delete": "Revoke anybody's API tokens.",
+    "iam:audit:list": "Read the audit log.",
+    "iam:setting:get": "See the server's settings.",
+    "iam:setting:update": "Change the server's settings.",
+    "iam:metrics:read": "Read the server's metrics.",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """May they? `policy` and `statement` (its number from 0) say because of which; None when nothing matched."""
+
+    allowed: bool
+    reason: str
+    policy: str | None = None
+    statement: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy document with a name. System policies belong to no account and can't be changed."""
+
+    id: str
+    account_id: str | None
+    name: str
+    description: str
+    document: Mapping[str, Any]
+    revision: int
+    created_at: datetime | None
+
+    @property
+    def is_system(self) -> bool:
+        return self.account_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A policy given to a user or a group, perhaps for one project only."""
+
+    id: str
+    account_id: str
+    policy: str
+    user_id: str | None
+    group_id: str | None
+    project_id: str | None
+    created_at: datetime
