@@ -29,6 +29,10 @@ from certwright.rooms import access, accounts
 
 T = TypeVar("T")
 
+# Speed lives in benchmarks; a test that fails because the machine was busy says nothing.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
+
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 _CLEAN = """

@@ -14,6 +14,7 @@ from certwright.rooms.access.actions import (
     visible,
 )
 from certwright.rooms.access.rules import allowed_somewhere, covers, decide
+from certwright.rooms.access.store import administrators
 from certwright.rooms.access.system import SYSTEM_POLICIES
 from certwright.rooms.access.words import ACTIONS, Attachment, Decision, Policy
 
@@ -24,6 +25,7 @@ __all__ = [
     "AuthCache",
     "Decision",
     "Policy",
+    "administrators",
     "allowed_somewhere",
     "authenticate_session",
     "authenticate_token",

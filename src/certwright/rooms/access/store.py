@@ -103,25 +103,33 @@ async def grants_of_group(tx: Tx, group_id: str) -> tuple[Grant, ...]:
     return grants_from(await tx.scalar(sa.select(_held(_A.group_id == group_id))))
 
 
-async def grants_of_administrators(tx: Tx, account_id: str) -> list[tuple[Grant, ...]]:
-    """The grants of every enabled user with a password who holds Tenant Administrator account-wide."""
-    administrator = sa.exists().where(
-        _A.system_policy == TENANT_ADMINISTRATOR,
-        _A.scope_project_id.is_(None),
-        sa.or_(_A.user_id == _users.c.id, _A.group_id.in_(_groups_of_user())),
+def _is_administrator(account_id: str) -> sa.ColumnElement[bool]:
+    """An enabled user with a password who holds Tenant Administrator account-wide."""
+    return sa.and_(
+        _users.c.account_id == account_id,
+        _users.c.disabled_at.is_(None),
+        _users.c.password_hash.is_not(None),
+        sa.exists().where(
+            _A.system_policy == TENANT_ADMINISTRATOR,
+            _A.scope_project_id.is_(None),
+            sa.or_(_A.user_id == _users.c.id, _A.group_id.in_(_groups_of_user())),
+        ),
     )
+
+
+async def grants_of_administrators(tx: Tx, account_id: str) -> list[tuple[Grant, ...]]:
     rows = await tx.scalars(
-        sa.select(_HELD_BY_USER)
-        .select_from(_users)
-        .where(
-            _users.c.account_id == account_id,
-            _users.c.disabled_at.is_(None),
-            _users.c.password_hash.is_not(None),
-            administrator,
-        )
-        .limit(100)
+        sa.select(_HELD_BY_USER).select_from(_users).where(_is_administrator(account_id)).limit(100)
     )
     return [grants_from(held) for held in rows]
+
+
+async def administrators(tx: Tx, account_id: str) -> list[tuple[str, str]]:
+    """(e-mail, name) of the account's administrators, oldest first: who is told when nobody else is named."""
+    rows = await tx.execute(
+        sa.select(_users.c.email, _users.c.name).where(_is_administrator(account_id)).order_by(_users.c.id).limit(100)
+    )
+    return [(row.email, row.name) for row in rows]
 
 
 async def get_policy(tx: Tx, visible: sa.ColumnElement[bool], policy_id: str) -> Policy | None:

@@ -26,12 +26,11 @@ _MAX_RECIPIENTS = 100
 
 
 async def audience(tx: Tx, account_id: str) -> list[Addressee]:
-    """Who is told: the account's verified recipients, or its first administrator as long as there are none."""
+    """Who is told: the account's verified recipients, or its administrators as long as there are none."""
     found = await store.verified_recipients(tx, account_id)
     if found:
         return [Addressee(row.email, row.name, row.locale, row.id) for row in found]
-    administrator = await store.first_administrator(tx, account_id)
-    return [] if administrator is None else [Addressee(administrator.email, administrator.name)]
+    return [Addressee(email, name) for email, name in await access.administrators(tx, account_id)]
 
 
 async def write(

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from certwright.platform.db import Tx
-from certwright.rooms import accounts
 from certwright.rooms.notify.tables import expiring_versions, messages, notices, recipients
 
 Row = Any
@@ -58,16 +57,6 @@ async def verified_recipients(tx: Tx, account_id: str) -> list[Row]:
     r = recipients.c
     select = sa.select(recipients).where(r.account_id == account_id, r.verified_at.is_not(None)).order_by(r.id)
     return list(await tx.execute(select))
-
-
-async def first_administrator(tx: Tx, account_id: str) -> Row | None:
-    """Name and e-mail of the account's first user that isn't disabled: whoever set the account up."""
-    users = accounts.tables.users
-    select = (
-        sa.select(users.c.name, users.c.email)
-        .where(users.c.account_id == account_id, users.c.disabled_at.is_(None)).order_by(users.c.id).limit(1)
-    )  # fmt: skip
-    return (await tx.execute(select)).one_or_none()
 
 
 # Messages
