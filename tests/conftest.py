@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import asyncpg
 import httpx2
+import hypothesis
 import pytest
 from fastapi import FastAPI
-from tests.servers import postgres
 
 from certwright.entry import wiring
 from certwright.entry.app import create_app
@@ -26,6 +26,7 @@ from certwright.platform.db import Database
 from certwright.platform.migrations import migrate
 from certwright.platform.services import Services
 from certwright.rooms import access, accounts
+from tests.servers import postgres
 
 T = TypeVar("T")
 

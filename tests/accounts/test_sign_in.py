@@ -434,9 +434,8 @@ def test_any_text_is_judged_as_a_password(text: str) -> None:
 
 
 def test_the_whole_way_from_the_set_up_link_to_signing_out(empty: Any) -> None:
-    from tests.conftest import Api
-
     from certwright.entry.app import create_app
+    from tests.conftest import Api
 
     api = Api(empty, create_app(empty.services), {})
     link = empty.run(accounts.fresh_setup_link(empty.services))
@@ -467,9 +466,8 @@ def test_the_whole_way_from_the_set_up_link_to_signing_out(empty: Any) -> None:
 
 
 def test_throttling_says_when_to_come_back(empty: Any) -> None:
-    from tests.conftest import Api
-
     from certwright.entry.app import create_app
+    from tests.conftest import Api
 
     api = Api(empty, create_app(empty.services), {})
     body = {"email": "ann@one.example", "password": "wrong wrong"}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from starlette.routing import BaseRoute, Mount
-from tests.conftest import Api
 
 from certwright.entry.api.base import PUBLIC, SESSION_COOKIE, SIGNED_IN
 from certwright.rooms import access, accounts
+from tests.conftest import Api
 
 OPEN_TO_ALL = {
     ("GET", "/healthz"),

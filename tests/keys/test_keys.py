@@ -15,9 +15,7 @@ from tests.conftest import World
 async def store(world: World) -> tuple[str, keys.NewKey]:
     new = await keys.new_key(KeyAlgorithm.EC_P256)
     async with world.services.db.begin() as tx:
-        key_id = await keys.store_key(
-            tx, world.services, new, account_id=world.account.id, project_id=world.project_id
-        )
+        key_id = await keys.store_key(tx, world.services, new, account_id=world.account.id, project_id=world.project_id)
     return key_id, new
 
 
@@ -49,7 +47,9 @@ def test_every_opening_is_on_record_with_its_reason(world: World) -> None:
     key_id, _ = world.run(store(world))
     world.run(keys.open_key(world.services, world.actor, key_id, "to deploy shop"))
     events = audit.audit_events
-    found = world.run(rows(world, sa.select(events.c.reason, events.c.object_id).where(events.c.action == "scm:key:read")))
+    found = world.run(
+        rows(world, sa.select(events.c.reason, events.c.object_id).where(events.c.action == "scm:key:read"))
+    )
     assert [tuple(row) for row in found] == [("to deploy shop", key_id)]
 
 

@@ -50,7 +50,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.openapi = lambda: true_openapi(app)  # type: ignore[method-assign]  # FastAPI's own way to replace it
     install_problem_handlers(app)
-    app.add_middleware(Frame)
+    app.add_middleware(Frame, hsts=bool(services and services.settings.public_url))
     add_routes(app, health.router)
     for router in _ROUTERS:
         add_routes(app, router, API_PREFIX)

@@ -9,6 +9,7 @@ import time
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from certwright.entry.api.base import MAX_BODY_BYTES, problem_response
@@ -26,15 +27,17 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
-    "strict-transport-security": "max-age=31536000",
 }
+# Only for a server with an address of its own: on localhost it would bind every other program there to HTTPS.
+_HSTS = "max-age=31536000"
 
 
 class Frame:
     """ASGI middleware around the whole application, console included."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
         self._app = app
+        self._headers = _HEADERS | ({"strict-transport-security": _HSTS} if hsts else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +55,7 @@ class Frame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 out = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in self._headers.items():
                     out.setdefault(name, value)
                 out["x-request-id"] = request_id
             await send(message)
@@ -65,9 +68,19 @@ class Frame:
             log.exception("request failed", method=scope["method"], path=scope["path"], request_id=request_id)
             if status:
                 raise
-            await problem_response(_internal(), request_id)(scope, receive, send_framed)
+            await _sorry(scope, headers, request_id)(scope, receive, send_framed)
         finally:
             _note(scope, status, time.perf_counter() - begun, request_id)
+
+
+def _sorry(scope: Scope, headers: Headers, request_id: str) -> Response:
+    """The problem document, or for a person at a browser the same as a page."""
+    problem = _internal()
+    if scope["path"].startswith("/api/") or "text/html" not in headers.get("accept", ""):
+        return problem_response(problem, request_id)
+    text = f"{problem.message} {problem.fix}"
+    page = f"<!doctype html><title>{problem.title}</title><h1>{problem.title}</h1><p>{text}<p>Request id: {request_id}"
+    return Response(page, 500, media_type="text/html")
 
 
 def _internal() -> Problem:

@@ -38,7 +38,7 @@ from certwright.rooms.certificates.ports import (
     Usage,
 )
 from certwright.rooms.certificates.private import PrivateIssuance, issue_private
-from certwright.rooms.certificates.rules import renew_at
+from certwright.rooms.certificates.rules import judge_application, renew_at
 from certwright.rooms.certificates.tables import applications, versions
 from certwright.rooms.certificates.views import ApplicationView, Detail, Summary, VersionView
 from certwright.rooms.certificates.words import (
@@ -89,6 +89,7 @@ __all__ = [
     "expiry_days",
     "get_certificate",
     "issue_private",
+    "judge_application",
     "list_certificates",
     "read_draft",
     "register",

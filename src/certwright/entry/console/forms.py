@@ -1,0 +1,115 @@
+"""What people typed, read carefully, and what was wrong with it, placed beside the fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+
+from certwright.kernel.problems import Invalid, InvalidFields, Problem, TooLarge
+
+MOST_BYTES = 1024 * 1024
+MOST_FIELDS = 1000
+
+
+class Form:
+    """The fields of a posted form or a query string, in order; texts are trimmed, a missing field is empty."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._pairs = pairs
+
+    def text(self, name: str, default: str = "") -> str:
+        return next((value.strip() for key, value in self._pairs if key == name), default)
+
+    def raw(self, name: str) -> str:
+        """As typed, spaces included: for passwords."""
+        return next((value for key, value in self._pairs if key == name), "")
+
+    def optional(self, name: str) -> str | None:
+        return self.text(name) or None
+
+    def many(self, name: str) -> tuple[str, ...]:
+        return tuple(value.strip() for key, value in self._pairs if key == name and value.strip())
+
+    def lines(self, name: str) -> tuple[str, ...]:
+        """One entry per line; commas and semicolons part entries too, because people paste lists of every kind."""
+        text = self.text(name).replace(",", "\n").replace(";", "\n")
+        return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+    def checked(self, name: str) -> bool:
+        return bool(self.text(name))
+
+    def __contains__(self, name: object) -> bool:
+        return any(key == name for key, _ in self._pairs)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def values(self) -> dict[str, str]:
+        """The first value of every field, to fill a form with again."""
+        return dict(reversed(self._pairs))
+
+
+def parse(text: str) -> Form:
+    """Raises Invalid `form_unreadable` for too many fields and for NUL, which no text column can hold."""
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, errors="replace", max_num_fields=MOST_FIELDS)
+    except ValueError as error:
+        raise Invalid("form_unreadable", "The form has too many fields.", fix="Go back and send it again.") from error
+    if any("\x00" in key or "\x00" in value for key, value in pairs):
+        raise Invalid("form_unreadable", "The form holds a NUL character.", fix="Remove it and send the form again.")
+    return Form(pairs)
+
+
+async def read(request: Request) -> Form:
+    """The posted form; raises TooLarge `form_too_large` beyond 1 MiB, whatever the announced length was."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise TooLarge("form_too_large", "The form holds more than 1 MiB.", fix="Send less text.")
+    return parse(body.decode("latin-1") if body.isascii() else body.decode("utf-8", "replace"))
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The problems of one submission, by the field they belong to."""
+
+    problems: tuple[Mapping[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, problem: Problem | None, renamed: Mapping[str, str] | None = None) -> Faults:
+        """`renamed` maps the API's field names to the form's where they differ."""
+        if problem is None:
+            return cls()
+        parts = problem.problems if isinstance(problem, InvalidFields) else (problem,)
+        return cls(
+            tuple(
+                {
+                    "code": part.code,
+                    "message": part.message,
+                    "fix": part.fix,
+                    "field": _form_field(part.field, renamed or {}),
+                }
+                for part in parts
+            )
+        )
+
+    def at(self, field: str) -> tuple[Mapping[str, str], ...]:
+        return tuple(problem for problem in self.problems if problem["field"] == field)
+
+    def __bool__(self) -> bool:
+        return bool(self.problems)
+
+
+def _form_field(field: str | None, renamed: Mapping[str, str]) -> str:
+    if field is None:
+        return ""
+    if field in renamed:
+        return renamed[field]
+    # names[3] is the fourth line of the field "names"; applicant.email has an input of its own.
+    root = re.split(r"[.\[]", field, maxsplit=1)[0]
+    return renamed.get(root, root)

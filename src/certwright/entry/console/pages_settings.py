@@ -1,0 +1,120 @@
+"""Settings: who is told, the account's name, what this server was started with, and what this is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from starlette.responses import Response
+
+from certwright.entry.api.base import SIGNED_IN
+from certwright.entry.console.forms import Faults
+from certwright.entry.console.web import FORM_PROBLEMS, Call, Pages, page, revision_of, see
+from certwright.kernel.problems import Problem
+from certwright.platform.i18n import _, current_locale
+from certwright.rooms import notify
+from certwright.rooms.access import people
+
+pages = Pages()
+
+_MANY = 100
+
+
+@pages.get("/settings", action=SIGNED_IN)
+async def settings(call: Call) -> Response:
+    return await _settings(call)
+
+
+async def _settings(call: Call, problem: Problem | None = None) -> Response:
+    services, actor = call.services, call.actor
+    recipients: Sequence[Any] | None = None
+    if call.allowed("smn:recipient:list"):
+        recipients = await notify.list_recipients(services, actor, limit=_MANY)
+    view = {
+        "recipients": recipients,
+        "smtp": services.settings.smtp_host,
+        "account": await people.get_account(services, actor) if call.allowed("iam:account:get") else None,
+        "facts": _facts(call) if call.allowed("iam:setting:get") else [],
+        "version": _release(),
+        "values": call.form.values() if problem else {},
+    }
+    status = problem.status if problem else 200
+    return page(call, "settings.html", view, status=status, faults=Faults.of(problem))
+
+
+def _facts(call: Call) -> list[tuple[str, str, str]]:
+    """What people ask about; never a password, never an address with one in it."""
+    s = call.services.settings
+    mail = f"{s.smtp_host}:{s.smtp_port} ({s.smtp_security})" if s.smtp_host else _("not set")
+    database = _("another server") if s.database_url else _("built in")
+    return [
+        (_("Address"), "CERTWRIGHT_PUBLIC_URL", s.base_url),
+        (_("Listens on"), "CERTWRIGHT_LISTEN", s.listen),
+        (_("Data directory"), "CERTWRIGHT_DATA_DIR", str(s.data_dir)),
+        (_("Database"), "CERTWRIGHT_DATABASE_URL", database),
+        (_("Mail server"), "CERTWRIGHT_SMTP_HOST", mail),
+        (_("Sender"), "CERTWRIGHT_SMTP_FROM", s.smtp_from),
+        (
+            _("Private networks that may be reached"),
+            "CERTWRIGHT_ALLOWED_NETWORKS",
+            ", ".join(str(network) for network in s.allowed_networks) or _("none"),
+        ),
+        (_("DNS servers"), "CERTWRIGHT_DNS_SERVERS", ", ".join(s.dns_servers) or _("those of the system")),
+        (_("Seconds between looks"), "CERTWRIGHT_PROBE_INTERVAL", f"{s.probe_interval:g}"),
+        (_("Hours a session lasts"), "CERTWRIGHT_SESSION_HOURS", f"{s.session_hours:g}"),
+    ]
+
+
+@pages.post("/settings/recipients", action="smn:recipient:create")
+async def add_recipient(call: Call) -> Response:
+    form = call.form
+    try:
+        await notify.create_recipient(
+            call.services, call.actor, name=form.text("name"), email=form.text("email"), locale=current_locale()
+        )
+    except FORM_PROBLEMS as problem:
+        return await _settings(call, problem)
+    return see("/settings", said="added", call=call)
+
+
+@pages.post("/settings/recipients/{id}/verify", action="smn:recipient:update")
+async def verify_recipient(call: Call) -> Response:
+    try:
+        await notify.verify_recipient(call.services, call.actor, call.param("id"), call.form.text("code"))
+    except FORM_PROBLEMS as problem:
+        return await _settings(call, problem)
+    return see("/settings", said="saved", call=call)
+
+
+@pages.post("/settings/recipients/{id}/resend", action="smn:recipient:update")
+async def resend(call: Call) -> Response:
+    try:
+        await notify.resend_code(call.services, call.actor, call.param("id"))
+    except FORM_PROBLEMS as problem:
+        return await _settings(call, problem)
+    return see("/settings", said="sent", call=call)
+
+
+@pages.post("/settings/recipients/{id}/delete", action="smn:recipient:delete")
+async def delete_recipient(call: Call) -> Response:
+    await notify.delete_recipient(call.services, call.actor, call.param("id"))
+    return see("/settings", said="removed", call=call)
+
+
+@pages.post("/settings/account", action="iam:account:update")
+async def rename_account(call: Call) -> Response:
+    try:
+        await people.rename_account(
+            call.services, call.actor, call.form.text("account_name"), revision=revision_of(call.form)
+        )
+    except FORM_PROBLEMS as problem:
+        return await _settings(call, problem)
+    return see("/settings", said="saved", call=call)
+
+
+def _release() -> str:
+    try:
+        return version("certwright")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0"
