@@ -14,6 +14,7 @@ import asyncpg
 import httpx2
 import hypothesis
 import pytest
+import uvloop
 from fastapi import FastAPI
 
 from certwright.entry import wiring
@@ -194,7 +195,8 @@ def settings(tmp_path: Path, worker_database: str) -> Settings:
 def world(settings: Settings) -> Iterator[World]:
     """The wired product on an empty database, two accounts in it, its clock at 2026-03-01 12:00 UTC."""
     clock = SetClock(START)
-    with asyncio.Runner() as runner:
+    # The loop the product runs on.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         services = runner.run(wiring.build(settings, clock=clock))
         try:
             runner.run(_clean(services.db))

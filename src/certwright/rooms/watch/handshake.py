@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from certwright.rooms.watch.words import StartTls
 
@@ -103,13 +103,13 @@ class _Probe(asyncio.Protocol):
         self._total = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods of asyncio.Transport but aren't of its class.
+        self._transport = cast(asyncio.Transport, transport)
         self.connected = True
         if self._dialogue is None:
             self._shake()
         else:
-            transport.write(next(self._dialogue))
+            self._transport.write(next(self._dialogue))
 
     def data_received(self, data: bytes) -> None:
         if self.done.done():

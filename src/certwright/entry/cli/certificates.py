@@ -1,0 +1,394 @@
+"""`certwright certificates …`: the life of a certificate from application to deletion."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from certwright.entry.cli import output
+from certwright.entry.cli.common import (
+    Everything,
+    Json,
+    Limit,
+    Project,
+    Timeout,
+    Wait,
+    Yes,
+    confirm,
+    group,
+    key_values,
+    open_api,
+    present,
+    read_file,
+    show_list,
+    the_one,
+)
+from certwright.entry.cli.errors import FAILED, USAGE, CliError
+
+if TYPE_CHECKING:
+    from certwright.entry.cli.client import Api
+
+app = group("certificates", "Apply for certificates, look at them, download, reissue, revoke, delete them.")
+
+COLUMNS = (
+    ("ID", "id"), ("NAME", "name"), ("STATE", "state"), ("NAMES", "names"), ("EXPIRES", "not_after"),
+    ("RENEWS", "auto_renew"),
+)  # fmt: skip
+
+Certificate = Annotated[str, typer.Argument(help="Id, name or primary domain name of the certificate.")]
+
+
+class Method(StrEnum):
+    DNS = "dns"
+    FILE = "file"
+
+
+class FileFormat(StrEnum):
+    FULLCHAIN = "fullchain"
+    LEAF = "leaf"
+    CHAIN = "chain"
+    KEY = "key"
+    NGINX = "nginx"
+
+
+class Reason(StrEnum):
+    UNSPECIFIED = "unspecified"
+    KEY_COMPROMISE = "key_compromise"
+    AFFILIATION_CHANGED = "affiliation_changed"
+    SUPERSEDED = "superseded"
+    CESSATION_OF_OPERATION = "cessation_of_operation"
+
+
+class Sort(StrEnum):
+    CREATED = "created"
+    EXPIRY = "expiry"
+    UPDATED = "updated"
+    STATE = "state"
+
+
+def find(api: Api, text: str) -> str:
+    """The id of the certificate that `text` names."""
+    # The server narrows the list; names are compared exactly here.
+    return the_one(api, "/certificates", "cert", text, "name", "primary_name", search=text)
+
+
+def path_of(certificate_id: str, *parts: str) -> str:
+    return "/".join(["/certificates", quote(certificate_id, safe=""), *parts])
+
+
+@app.command(name="list")
+def list_certificates(
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only these states; may be repeated.")] = None,
+    search: Annotated[str | None, typer.Option(help="Part of a name, fingerprint or serial number.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="KEY:VALUE; may be repeated.")] = None,
+    project: Project = None,
+    expires_soon: Annotated[bool, typer.Option("--expires-soon", help="Only those that expire soon.")] = False,
+    sort: Annotated[Sort, typer.Option(help="Newest first, or next to expire first.")] = Sort.CREATED,
+    limit: Limit = 20,
+    everything: Everything = False,
+    as_json: Json = False,
+) -> None:
+    """List certificates, newest first."""
+    show_list(
+        "/certificates", COLUMNS, as_json=as_json, limit=limit, everything=everything, state=state, search=search,
+        tag=tag, project_id=project, expires_soon="true" if expires_soon else None, sort=sort.value,
+    )  # fmt: skip
+
+
+@app.command()
+def show(certificate: Certificate, as_json: Json = False) -> None:
+    """Show one certificate with its application, versions and what can be done with it now."""
+    with open_api() as api:
+        document = api.get(path_of(find(api, certificate)))
+    if as_json:
+        output.document(document)
+        return
+    output.details(document, skip=("refused_operations", "validation"))
+    show_domains(document.get("validation"))
+
+
+def show_domains(validation: dict[str, Any] | None) -> None:
+    """What each domain still needs, the way it is typed into a DNS console or put on a server."""
+    for domain in (validation or {}).get("domains", []):
+        output.say(f"\n{domain['name']}: {domain['status']} ({domain['method']})")
+        said = domain.get("explanation")
+        if said and not said.get("ok"):
+            output.say(f"  Last look: {said['message']} {said.get('fix', '')}".rstrip())
+        todo = domain.get("instructions")
+        if not todo:
+            continue
+        match todo["kind"]:
+            case "record":
+                output.say(f"  Publish:   {todo['name']}. {todo['ttl']} IN {todo['type']} {todo['quoted']}")
+            case "file":
+                output.say(f"  Publish:   {todo['url']}\n  Content:   {todo['content']}")
+            case _:
+                output.say("  The record is written automatically.")
+
+
+@app.command()
+def apply(
+    names: Annotated[list[str] | None, typer.Argument(help="Domain names, the primary one first.")] = None,
+    method: Annotated[Method, typer.Option(help="How control of the names is shown.")] = Method.DNS,
+    name: Annotated[str | None, typer.Option(help="What to call it; default cert-xxxxxx.")] = None,
+    key: Annotated[str, typer.Option(help="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096.")] = "EC_P256",
+    csr: Annotated[
+        str | None, typer.Option(help="File with your own CSR (- for standard input); names come from it.")
+    ] = None,
+    applicant: Annotated[str | None, typer.Option(help="Your name.", envvar="CERTWRIGHT_APPLICANT")] = None,
+    email: Annotated[str | None, typer.Option(help="Your e-mail address.", envvar="CERTWRIGHT_APPLICANT_EMAIL")] = None,
+    phone: Annotated[str | None, typer.Option(help="Your phone number.", envvar="CERTWRIGHT_APPLICANT_PHONE")] = None,
+    consent: Annotated[bool, typer.Option("--consent", help="You agree to the privacy statement.")] = False,
+    description: Annotated[str, typer.Option(help="For you to remember.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be repeated.")] = None,
+    project: Project = None,
+    auto_renew: Annotated[bool, typer.Option(help="Renew it in time, without anybody's doing.")] = True,
+    certificate: Annotated[
+        str | None, typer.Option(help="Apply for this existing certificate, which waits for an application.")
+    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = 600,
+    as_json: Json = False,
+) -> None:
+    """Apply for a certificate. Prints what to publish, unless a DNS connection does it."""
+    if not names and not csr:
+        raise CliError("usage", "Say which names, or give a CSR.", "certwright apply www.example.com", exit_code=USAGE)
+    if not consent and sys.stdin.isatty():
+        consent = typer.confirm("Do you agree that your contact data are kept with the application?")
+    application: dict[str, Any] = {
+        "names": names or [],
+        "validation_method": method.value,
+        "key_algorithm": key,
+        "consent": consent,
+    }
+    if csr:
+        application["csr"] = read_file(csr)
+    if applicant or email or phone:
+        application["applicant"] = {"name": applicant or "", "email": email or "", "phone": phone or ""}
+    with open_api() as api:
+        if certificate:
+            document = api.post(path_of(find(api, certificate), "application"), application)
+        else:
+            document = api.post(
+                "/certificates",
+                {
+                    "name": name, "description": description, "tags": key_values(tag or [], "--tag"),
+                    "project_id": project, "auto_renew": auto_renew, "application": application,
+                },
+            )  # fmt: skip
+        if wait:
+            document = _wait_until_issued(api, document, timeout, show_work=not as_json)
+    if as_json:
+        output.document(document)
+        return
+    output.say(f"{document['id']} {document['name']}: {document['state']}")
+    if document["state"] != "issued":
+        show_domains(document.get("validation"))
+
+
+_UNDER_WAY = ("pending_domain_validation", "pending_organization_validation", "to_be_issued", "verifying_reissue",
+              "verifying_domain_addition", "verifying_withdrawal", "verifying_revocation")  # fmt: skip
+
+
+def _wait_until_issued(api: Api, document: dict[str, Any], timeout: float, *, show_work: bool) -> dict[str, Any]:
+    """The document once nothing is under way. Raises CliError when it failed or takes longer than `timeout`."""
+    document = _watch(api, document["id"], timeout, show_work=show_work)
+    if document["state"] in ("issued", "revoked"):
+        return document
+    failure = (document.get("application") or {}).get("failure") or {}
+    raise CliError(
+        str(failure.get("code", "not_issued")),
+        str(failure.get("message", f"The certificate is {document['state']}.")),
+        str(failure.get("fix", "")),
+        document=document,
+    )
+
+
+def _watch(api: Api, certificate_id: str, timeout: float, *, show_work: bool) -> dict[str, Any]:
+    from certwright.entry.cli.client import polled
+
+    progress = output.Progress()
+    instructed = False
+    document: dict[str, Any] = {}
+    try:
+        for document in polled(lambda: api.get(path_of(certificate_id)), seconds=timeout):
+            if document["state"] not in _UNDER_WAY:
+                return document
+            if show_work and not instructed and _has_work(document):
+                instructed = True
+                show_domains(document["validation"])
+            progress.show(_status(document))
+    finally:
+        progress.stop()
+    raise CliError(
+        "still_waiting", f"After {timeout:.0f} s it is still {document['state']}; it goes on without us.",
+        f"Look again: certwright certificates show {certificate_id}", document=document,
+    )  # fmt: skip
+
+
+def _has_work(document: dict[str, Any]) -> bool:
+    domains = (document.get("validation") or {}).get("domains", [])
+    return any((domain.get("instructions") or {}).get("kind") in ("record", "file") for domain in domains)
+
+
+def _status(document: dict[str, Any]) -> str:
+    parts = [document["state"]]
+    domains = (document.get("validation") or {}).get("domains", [])
+    waiting = [domain for domain in domains if domain["status"] != "valid"]
+    if waiting:
+        parts.append(f"{len(domains) - len(waiting)} of {len(domains)} names validated")
+        said = waiting[0].get("explanation")
+        if said and not said.get("ok"):
+            parts.append(f"{waiting[0]['name']}: {said['message']}")
+    held = (document.get("application") or {}).get("waiting_for")
+    if held:
+        parts.append(str(held.get("message", "")))
+    return " · ".join(parts)
+
+
+@app.command()
+def check(certificate: Certificate, as_json: Json = False) -> None:
+    """Look now at every domain that waits, and say what was found. Exit code 1 while one is missing."""
+    with open_api() as api:
+        document = api.post(path_of(find(api, certificate), "validation", "check"))
+    if as_json:
+        output.document(document)
+    else:
+        show_domains(document)
+    if not document["all_valid"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def wait(certificate: Certificate, timeout: Timeout = 600, as_json: Json = False) -> None:
+    """Wait until nothing is under way for this certificate."""
+    with open_api() as api:
+        document = _watch(api, find(api, certificate), timeout, show_work=False)
+    _report(document, as_json=as_json)
+
+
+def _report(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.document(document)
+    else:
+        expires = f", expires {output.cell(document['not_after'])}" if document.get("not_after") else ""
+        output.say(f"{document['id']} {document['name']}: {document['state']}{expires}")
+
+
+@app.command()
+def withdraw(certificate: Certificate, as_json: Json = False) -> None:
+    """Take the open application back."""
+    with open_api() as api:
+        _report(api.post(path_of(find(api, certificate), "withdraw")), as_json=as_json)
+
+
+@app.command()
+def reissue(certificate: Certificate, wait: Wait = False, timeout: Timeout = 600, as_json: Json = False) -> None:
+    """Get a new version now, with a new key, deployed wherever the certificate is bound."""
+    with open_api() as api:
+        document = api.post(path_of(find(api, certificate), "reissue"))
+        if wait:
+            document = _wait_until_issued(api, document, timeout, show_work=not as_json)
+    _report(document, as_json=as_json)
+
+
+@app.command()
+def revoke(
+    certificate: Certificate,
+    reason: Annotated[Reason, typer.Option(help="What the CA is told.")] = Reason.UNSPECIFIED,
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = 120,
+    as_json: Json = False,
+) -> None:
+    """Revoke the current version. It can't be undone."""
+    with open_api() as api:
+        certificate_id = find(api, certificate)
+        confirm(f"Revoke {certificate} for good?", yes=yes)
+        document = api.post(path_of(certificate_id, "revoke"), {"reason": reason.value})
+        if wait:
+            document = _wait_until_issued(api, document, timeout, show_work=False)
+    _report(document, as_json=as_json)
+
+
+@app.command()
+def download(
+    certificate: Certificate,
+    format: Annotated[FileFormat, typer.Option(help="key and nginx hold the private key.")] = FileFormat.FULLCHAIN,
+    to: Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Download the current version. Files with a private key are readable by you alone."""
+    with open_api() as api:
+        reply = api.call("GET", path_of(find(api, certificate), "download"), params={"format": format.value})
+    if to == "-":
+        sys.stdout.buffer.write(reply.content)
+        return
+    path = Path(to) if to else Path()
+    if path.is_dir():
+        path /= _file_name(reply.headers.get("content-disposition", ""), f"certificate-{format.value}")
+    secret = format in (FileFormat.KEY, FileFormat.NGINX)
+    if path.exists() and not force:
+        raise CliError("file_exists", f"{path} is there already.", "Name another file, or add --force.")
+    _write(path, reply.content, secret=secret)
+    output.say(str(path))
+
+
+def _file_name(disposition: str, otherwise: str) -> str:
+    # Only the last part: a server must not choose where on this disk a file goes.
+    name = Path(disposition.partition('filename="')[2].partition('"')[0]).name
+    return name or otherwise
+
+
+def _write(path: Path, content: bytes, *, secret: bool) -> None:
+    import os
+
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CliError("file_unwritable", f"{path} can't be written: {error.strerror}.") from error
+
+
+@app.command()
+def update(
+    certificate: Certificate,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    description: Annotated[str | None, typer.Option(help="A new description.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; replaces all tags; may be repeated.")] = None,
+    auto_renew: Annotated[bool | None, typer.Option(help="Renew it in time, or leave it.")] = None,
+    notify: Annotated[bool | None, typer.Option(help="Send messages about it, or none.")] = None,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Rename, describe, tag, move; switch renewal and messages."""
+    wanted = {
+        "name": name, "description": description, "auto_renew": auto_renew, "notify": notify, "project_id": project,
+        "tags": key_values(tag, "--tag") if tag else None,
+    }  # fmt: skip
+    changes = {key: value for key, value in wanted.items() if value is not None}
+    if not changes:
+        raise CliError("usage", "Say what to change.", "See certwright certificates update --help.", exit_code=USAGE)
+    with open_api() as api:
+        document = api.patch(path_of(find(api, certificate)), changes)
+    present(document, as_json=as_json, skip=("refused_operations", "validation", "application", "versions"))
+
+
+@app.command()
+def delete(certificate: Certificate, yes: Yes = False) -> None:
+    """Delete it for good: its private keys are erased. Deleting does not revoke."""
+    with open_api() as api:
+        certificate_id = find(api, certificate)
+        confirm(f"Delete {certificate} for good? It is not revoked by that.", yes=yes)
+        api.delete(path_of(certificate_id))
+    output.say(f"{certificate_id} is deleted.")
