@@ -1,0 +1,352 @@
+"""`make bench`: our figures, each the median of several runs, with the machine they were taken on."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil
+import seed
+from rich.console import Console
+
+from certwright.entry.cli.client import Api
+from certwright.entry.cli.session import sign_in
+from certwright.entry.cli.settings import Connection
+from certwright.entry.demo.servers import LOOPBACK, DemoError, Nginx, Product
+from certwright.platform.postgres import EmbeddedPostgres
+
+HERE = Path(__file__).parent
+CONNECTIONS = 16
+SECONDS = 4
+CERTIFICATES = 100_000
+ENDPOINTS = 4_000
+NAME = "bench.localhost"
+
+console = Console()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """`aim` as the issue words it; `better` says which way the aim lies."""
+
+    name: str
+    unit: str
+    values: tuple[float, ...]
+    aim: float | None
+    better: str
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def reached(self) -> bool | None:
+        if self.aim is None:
+            return None
+        return self.median <= self.aim if self.better == "less" else self.median >= self.aim
+
+
+class Bench:
+    """A product with an administrator, set up once and measured by all."""
+
+    def __init__(self, home: Path, runs: int, processes: int) -> None:
+        self.home, self.runs, self.processes = home, runs, processes
+        self.figures: list[Figure] = []
+        self.data = home / "data"
+        self.nginx = Nginx(home / "nginx", NAME)
+        self._product: Product | None = None
+        self._api: Api | None = None
+        self.token = ""
+
+    @property
+    def product(self) -> Product:
+        assert self._product is not None
+        return self._product
+
+    @property
+    def api(self) -> Api:
+        assert self._api is not None
+        return self._api
+
+    def report(
+        self, name: str, unit: str, values: list[float], *, aim: float | None, better: str, note: str = ""
+    ) -> None:
+        figure = Figure(name, unit, tuple(values), aim, better, note)
+        self.figures.append(figure)
+        mark = {None: " ", True: "[green]✓[/]", False: "[yellow]✗[/]"}[figure.reached]
+        aimed = "" if aim is None else f"aim {'≤' if better == 'less' else '≥'} {aim:g}"
+        spread = f"\\[{min(values):,.4g} .. {max(values):,.4g}] n={len(values)}"
+        console.print(
+            f"{mark} {name:<42} {figure.median:>10,.4g} {unit:<7} {spread:<28} {aimed:<12} [dim]{note}[/]",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+    # --- the product ------------------------------------------------------------------------------------------------
+
+    def new_product(self, data: Path) -> Product:
+        return Product(
+            data,
+            self.home / "product.log",
+            {
+                "ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
+                "VALIDATION_HTTP_PORT": str(self.nginx.http_port),
+                "PROBE_INTERVAL": "86400",
+            },
+            options=("--processes", str(self.processes)),
+        )
+
+    def set_up(self) -> None:
+        self.nginx.start()
+        self._product = self.new_product(self.data)
+        token = self.product.start()
+        email, password = "ann@bench.example", secrets.token_urlsafe(18)
+        with Api(Connection(self.product.url, None, self.product.root)) as anybody:
+            person = {"email": email, "name": "Ann", "password": password, "account_name": "Bench"}
+            anybody.call("POST", "/setup", body={"token": token, **person})
+            made, _ = sign_in(anybody, email, password, name="bench", days=1)
+        self.token = made["token"]
+        self._api = Api(Connection(self.product.url, self.token, self.product.root))
+
+    def close(self) -> None:
+        if self._api:
+            self._api.close()
+        if self._product:
+            self._product.stop()
+        self.nginx.stop()
+
+    def in_database(self, work: Callable[[asyncpg.Connection[Any]], Awaitable[Any]]) -> Any:
+        """Beside the running product, as one more user of its database."""
+
+        async def run() -> Any:
+            embedded = EmbeddedPostgres(self.data / "postgres")
+            connection = await asyncpg.connect((await embedded.start()).url)
+            try:
+                return await work(connection)
+            finally:
+                await connection.close()
+                await embedded.stop()
+
+        return asyncio.run(run())
+
+    # --- figures ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        first, warm = [], []
+        for _ in range(self.runs):
+            data = self.home / "start"
+            for into in (first, warm):
+                product = self.new_product(data)
+                begun = time.perf_counter()
+                product.start()
+                into.append(time.perf_counter() - begun)
+                product.stop()
+            shutil.rmtree(data)
+        self.report("first start, empty data directory", "s", first, aim=None, better="less")
+        self.report("warm start", "s", warm, aim=3, better="less")
+
+    def memory(self) -> None:
+        values = []
+        for _ in range(self.runs):
+            time.sleep(3)
+            values.append(sum(_pss(process) for process in self._processes()) / 2**20)
+        self.report("memory of web, worker and PostgreSQL, idle", "MB", values, aim=250, better="less", note="PSS")
+
+    def _processes(self) -> list[psutil.Process]:
+        """The product's own, and PostgreSQL's, which are nobody's children."""
+        own = psutil.Process(self.product.pid)
+        postmaster = int((self.data / "postgres/cluster/postmaster.pid").read_text().split()[0])
+        found = [own, *own.children(recursive=True)]
+        for process in (psutil.Process(postmaster), *psutil.Process(postmaster).children(recursive=True)):
+            if process not in found:
+                found.append(process)
+        return found
+
+    def apply(self) -> None:
+        values = []
+        for number in range(max(self.runs, 10)):
+            application = {
+                "names": [f"a{number}.{NAME}"], "validation_method": "file", "consent": True,
+                "applicant": {"name": "Ann", "email": "ann@bench.example", "phone": "+49 30 1234567"},
+            }  # fmt: skip
+            begun = time.perf_counter()
+            made = self.api.post("/certificates", {"application": application})
+            todo = made["validation"]["domains"][0]["instructions"]
+            self.nginx.publish(todo["path"], todo["content"])
+            self.api.post(f"/certificates/{made['id']}/validation/check")
+            while self.api.get(f"/certificates/{made['id']}")["state"] != "issued":
+                if time.perf_counter() - begun > 60:
+                    raise DemoError("a certificate was not issued within a minute")
+                time.sleep(0.005)
+            values.append(time.perf_counter() - begun)
+        self.report("apply to issued, file validation", "s", values, aim=1, better="less")
+
+    def list(self) -> None:
+        self._seed()
+        values = [self._wrk("list.lua") for _ in range(self.runs)]
+        self.report(f"list page of 20 of {CERTIFICATES:,}", "req/s", values, aim=1000, better="more")
+
+    def search(self) -> None:
+        self._seed()
+        values = [self._wrk("search.lua") for _ in range(self.runs)]
+        self.report(f"substring search over {CERTIFICATES:,}", "req/s", values, aim=300, better="more")
+
+    def _seed(self) -> None:
+        me = self.api.get("/me")
+        project = self.api.get("/projects", limit=1)["items"][0]["id"]
+        self.in_database(lambda c: seed.certificates(c, me["account"]["id"], project, CERTIFICATES))
+
+    def issue(self) -> None:
+        authority = next(a["id"] for a in self.api.get("/authorities")["items"] if a["kind"] == "issuing")
+        values = [self._wrk("issue.lua", authority, secrets.token_hex(3)) for _ in range(self.runs)]
+        self.report(f"issued through the API, {CONNECTIONS} connections", "1/s", values, aim=800, better="more")
+
+    def _wrk(self, script: str, *arguments: str) -> float:
+        program = shutil.which("wrk")
+        if program is None:
+            raise DemoError("wrk is not installed (Debian: apt-get install wrk)")
+        done = subprocess.run(
+            [program, "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--timeout", "10s", "-s", str(HERE / script),
+             self.product.url, "--", *arguments],
+            capture_output=True, text=True, timeout=SECONDS + 60, check=True,
+            env={**os.environ, "BENCH_TOKEN": self.token},
+        ).stdout  # fmt: skip
+        wrong = re.search(r"(Non-2xx or 3xx responses|Socket errors).*", done)
+        if wrong:
+            raise DemoError(f"{script}: {wrong[0]}")
+        return float(re.search(r"Requests/sec:\s+([\d.]+)", done)[1])  # type: ignore[index]
+
+    def probe(self) -> None:
+        me = self.api.get("/me")
+        project = self.api.get("/projects", limit=1)["items"][0]["id"]
+        values = []
+        for _ in range(self.runs):
+            values.append(self.in_database(
+                lambda c: seed.probed(c, me["account"]["id"], project, LOOPBACK, self.nginx.https_port, NAME, ENDPOINTS)
+            ))  # fmt: skip
+        note = f"{ENDPOINTS:,} endpoints, looked at and recorded by the worker beside the web process"
+        self.report("endpoint probes", "1/s", values, aim=1000, better="more", note=note)
+
+
+def cold(bench: Bench) -> None:
+    """A fresh copy of the source, set up with pip and started, as somebody does who just cloned it."""
+    values = []
+    copy = bench.home / "copy"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=HERE.parent, capture_output=True, check=True).stdout
+    for name in listed.decode().rstrip("\0").split("\0"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HERE.parent / name, copy / name)
+    paths = [part for part in os.environ["PATH"].split(os.pathsep) if not (Path(part) / "uv").exists()]
+    environ = {**os.environ, "PATH": os.pathsep.join(paths)}
+    begun = time.perf_counter()
+    for command in ([str(copy / "scripts/setup")], [str(copy / ".venv/bin/python"), "hatch_build.py"]):
+        subprocess.run(command, cwd=copy, env=environ, check=True, stdin=subprocess.DEVNULL)
+    product = bench.new_product(bench.home / "cold")
+    product.start()
+    values.append(time.perf_counter() - begun)
+    product.stop()
+    bench.report("cold start from a fresh copy, with pip", "s", values, aim=60, better="less")
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0
+
+
+def machine() -> dict[str, Any]:
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 2),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+FIGURES = ("start", "memory", "apply", "list", "search", "issue", "probe")
+
+
+@contextmanager
+def prepared(runs: int, processes: int) -> Iterator[Bench]:
+    home = Path(tempfile.mkdtemp(prefix="certwright-bench-"))
+    home.chmod(0o755)
+    bench = None
+    try:
+        bench = Bench(home, runs, processes)
+        bench.set_up()
+        yield bench
+    finally:
+        if bench:
+            bench.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default=",".join(FIGURES), help=f"some of {', '.join(FIGURES)}")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="web processes")
+    parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    console.quiet = given.json
+    chosen = given.only.split(",")
+    unknown = sorted(set(chosen) - set(FIGURES))
+    if unknown:
+        parser.error(f"there is no figure {', '.join(unknown)}")
+    about = machine()
+    console.print(
+        f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB, Linux {about['kernel']}, "
+        f"Python {about['python']}, load {about['load']}, {about['at']}; {given.processes} web process(es)",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    failed = 0
+    with prepared(given.runs, given.processes) as bench:
+        if given.cold:
+            cold(bench)
+        for name in chosen:
+            try:
+                getattr(bench, name)()
+            except DemoError as error:
+                failed += 1
+                console.print(f"[red]✗ {name}: {error}[/]", highlight=False, soft_wrap=True)
+        if given.json:
+            figures = [
+                asdict(figure) | {"median": figure.median, "reached": figure.reached} for figure in bench.figures
+            ]
+            sys.stdout.write(json.dumps({"machine": about, "figures": figures}, indent=2) + "\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
