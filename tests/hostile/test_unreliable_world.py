@@ -19,7 +19,7 @@ from certwright.platform.events import events
 from certwright.platform.jobs import Again, Worker
 from certwright.platform.services import Services
 from certwright.platform.vault import FileKeyKeeper
-from certwright.rooms import authorities, certificates, renewal
+from certwright.rooms import authorities, certificates
 from certwright.rooms.authorities.tables import authorities as cas
 from certwright.rooms.certificates import RevocationReason, State
 from certwright.rooms.keys.tables import private_keys
@@ -96,10 +96,6 @@ def test_a_version_issued_while_the_renewing_step_still_runs_is_planned(
     assert after.next_step_at is not None
 
 
-def test_planning_is_part_of_the_renewal_door() -> None:
-    assert renewal.due_soon is renewal_actions.due_soon
-
-
 # --- an application its CA will never fulfil -------------------------------------------------------------------------
 
 
@@ -131,9 +127,7 @@ def _console_certificate(world: World) -> certificates.Summary:
 def test_the_server_starts_after_its_own_certificate_was_revoked(product: World) -> None:
     product.run(WebCertificate(product.services).load())
     mine = _console_certificate(product)
-    product.run(
-        certificates.revoke(product.services, product.actor, mine.id, RevocationReason.CESSATION_OF_OPERATION)
-    )
+    product.run(certificates.revoke(product.services, product.actor, mine.id, RevocationReason.CESSATION_OF_OPERATION))
     product.drain()
     product.run(WebCertificate(product.services).load())
 
@@ -151,9 +145,7 @@ def test_certificates_that_are_called_like_the_consoles_own_do_not_keep_the_serv
     mine = _console_certificate(product)
     for number in range(21):
         product.later(seconds=1)
-        product.run(
-            certificates.create_certificate(product.services, product.actor, name=f"{mine.name}-{number}")
-        )
+        product.run(certificates.create_certificate(product.services, product.actor, name=f"{mine.name}-{number}"))
     product.run(WebCertificate(product.services).load())
 
 

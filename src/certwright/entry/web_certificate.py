@@ -7,18 +7,19 @@ in-memory file that never has a name on disk.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
+import secrets
 import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
 
 from certwright.kernel.actor import Actor, system_actor
-from certwright.kernel.problems import Problem
+from certwright.kernel.problems import NotFound, Problem
 from certwright.platform.config import Settings, host_and_port
 from certwright.platform.services import Services
 from certwright.rooms import accounts, certificates, keys
@@ -63,27 +64,48 @@ class WebCertificate:
                 await self.load()
             except Problem as problem:
                 log.warning("the console's certificate could not be refreshed", code=problem.code)
+            # The server goes on with the certificate it has, whatever is wrong with the next one.
+            except Exception:
+                log.exception("the console's certificate could not be refreshed")
 
     async def _ensure(self, actor: Actor) -> str:
+        """The certificate noted beside the data, as long as it is good for today's addresses; else a new one.
+
+        It is found by its id and not by name: names can be chosen by others.
+        """
         names = served_names(self._services.settings)
-        # The name tells which names it is for, so that a changed address gets a certificate of its own.
-        name = "console-" + hashlib.sha256(" ".join(names).encode()).hexdigest()[:8]
-        found = await self._find(actor, name)
-        if found is not None:
-            return found
+        noted = self._noted()
+        if noted is not None and await self._is_good(actor, noted, names):
+            return noted
         issued = await certificates.issue_private(
             self._services,
             actor,
             names=names,
-            name=name,
+            name=f"console-{secrets.token_hex(4)}",
             description="Serves this console and its API.",
         )
+        temporary = self._note.with_suffix(".new")
+        temporary.write_text(issued.id)
+        temporary.replace(self._note)
         return issued.id
 
-    async def _find(self, actor: Actor, name: str) -> str | None:
-        listed = await certificates.list_certificates(self._services, actor, certificates.Filters(search=name))
+    @property
+    def _note(self) -> Path:
+        return self._services.settings.data_dir / "console-certificate"
+
+    def _noted(self) -> str | None:
+        try:
+            return self._note.read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    async def _is_good(self, actor: Actor, certificate_id: str, names: list[str]) -> bool:
+        try:
+            found = (await certificates.get_certificate(self._services, actor, certificate_id)).summary
+        except NotFound:
+            return False
         usable = (certificates.State.ISSUED, certificates.State.VERIFYING_REISSUE)
-        return next((c.id for c in listed if c.name == name and c.state in usable), None)
+        return found.state in usable and list(found.names) == names
 
 
 def served_names(settings: Settings) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
-from asyncpg.exceptions import InterfaceError, PostgresConnectionError
+from asyncpg.exceptions import InterfaceError, PostgresError
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain.models import Job
@@ -59,6 +59,14 @@ class Step:
     name: str
     table: sa.Table
     run: StepFunction
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row held for one run of its step."""
+
+    lease_until: datetime
+    next_step_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,33 +144,36 @@ class Jobs:
     async def run_step(self, services: Services, name: str, object_id: str) -> bool:
         """Claim, run, and record how it went. False when another worker holds the row."""
         step = self.steps[name]
-        if not await self._claim(services.db, step.table, object_id):
+        claim = await self._claim(services.db, step.table, object_id)
+        if claim is None:
             return False
         structlog.contextvars.bind_contextvars(step=name, object_id=object_id)
         outcome = "done"
         with STEP_SECONDS.labels(name).time():
             try:
                 after = await step.run(services, object_id)
-                await self._release(services.db, step, object_id, after)
+                await self._release(services.db, step, object_id, claim, after)
             except Again as again:
                 outcome = "again"
-                await self._postpone(services.db, step.table, object_id, again.after, again.problem)
+                await self._postpone(services.db, step.table, object_id, claim, again.after, again.problem)
             except Problem as problem:
                 outcome = "problem"
                 log.warning("step refused", code=problem.code, reason=problem.message)
-                await self._postpone(services.db, step.table, object_id, None, problem)
+                await self._postpone(services.db, step.table, object_id, claim, None, problem)
             except (asyncio.CancelledError, KeyboardInterrupt):
                 raise
             # A mistake in one step must neither stop the worker nor lose the row: it is logged whole and retried later.
             except Exception:
                 outcome = "failed"
                 log.exception("step failed")
-                await self._postpone(services.db, step.table, object_id, None, None)
+                await self._postpone(services.db, step.table, object_id, claim, None, None)
         STEPS_TOTAL.labels(name, outcome).inc()
         structlog.contextvars.unbind_contextvars("step", "object_id")
         return True
 
-    async def _claim(self, db: Database, table: sa.Table, object_id: str) -> bool:
+    async def _claim(self, db: Database, table: sa.Table, object_id: str) -> Claim | None:
+        """The row with a fresh lease; None while another worker holds it. A row that is gone is claimed by everybody:
+        its step finds nothing to do."""
         now = self.clock.now()
         free = sa.or_(
             table.c.step_lease_until.is_(None),
@@ -171,39 +182,62 @@ class Jobs:
             table.c.step_lease_until > now + self.lease,
         )
         async with db.begin() as tx:
-            result = await tx.execute(
-                sa.update(table).where(table.c.id == object_id, free)
-                .values(step_lease_until=now + self.lease)
-            )  # fmt: skip
-            if result.rowcount:
-                return True
-            return not await tx.scalar(sa.select(sa.exists().where(table.c.id == object_id)))
+            row = (
+                await tx.execute(
+                    sa.update(table)
+                    .where(table.c.id == object_id, free)
+                    .values(step_lease_until=now + self.lease)
+                    .returning(table.c.next_step_at)
+                )
+            ).one_or_none()
+            if row is not None:
+                return Claim(now + self.lease, row.next_step_at)
+            exists = await tx.scalar(sa.select(sa.exists().where(table.c.id == object_id)))
+        return None if exists else Claim(now + self.lease, None)
 
-    async def _release(self, db: Database, step: Step, object_id: str, after: Next) -> None:
-        t = step.table
+    async def _release(self, db: Database, step: Step, object_id: str, claim: Claim, after: Next) -> None:
         at = None if after is None else self.clock.now() + after
         async with db.begin() as tx:
-            await tx.execute(
-                sa.update(t).where(t.c.id == object_id)
-                .values(next_step_at=at, step_lease_until=None, step_attempts=0, step_problem=None)
-            )  # fmt: skip
-            if after is not None and after <= timedelta(0):
+            ours = await tx.execute(
+                self._give_back(step.table, object_id, claim, at).values(step_attempts=0, step_problem=None)
+            )
+            if ours.rowcount and after is not None and after <= timedelta(0):
                 await self.start(tx, step.name, object_id)
 
     async def _postpone(
-        self, db: Database, table: sa.Table, object_id: str, after: timedelta | None, problem: Problem | None
+        self,
+        db: Database,
+        table: sa.Table,
+        object_id: str,
+        claim: Claim,
+        after: timedelta | None,
+        problem: Problem | None,
     ) -> None:
         said = problem.as_dict() if problem else {"code": "internal", "message": "An internal error; see the log."}
         async with db.begin() as tx:
-            attempts = (
-                await tx.scalar(
-                    sa.update(table).where(table.c.id == object_id)
-                    .values(step_lease_until=None, step_attempts=table.c.step_attempts + 1, step_problem=said)
-                    .returning(table.c.step_attempts)
-                )
-            ) or 1  # fmt: skip
-            at = self.clock.now() + (after if after is not None else backoff(attempts))
-            await tx.execute(sa.update(table).where(table.c.id == object_id).values(next_step_at=at))
+            attempts = await tx.scalar(sa.select(table.c.step_attempts).where(table.c.id == object_id)) or 0
+            at = self.clock.now() + (after if after is not None else backoff(attempts + 1))
+            await tx.execute(
+                self._give_back(table, object_id, claim, at).values(step_attempts=attempts + 1, step_problem=said)
+            )
+
+    def _give_back(self, table: sa.Table, object_id: str, claim: Claim, at: datetime | None) -> sa.Update:
+        """End the lease, if it is still ours: a step slower than its lease must not end its successor's.
+
+        What somebody planned for the row while the step ran (`next_step_at` differs from what was claimed) stands,
+        unless `at` comes sooner.
+        """
+        t = table.c
+        untouched = t.next_step_at.is_not_distinct_from(sa.literal(claim.next_step_at, t.next_step_at.type))
+        planned = sa.literal(at, t.next_step_at.type)
+        return (
+            sa.update(table)
+            .where(t.id == object_id, t.step_lease_until == claim.lease_until)
+            .values(
+                step_lease_until=None,
+                next_step_at=sa.case((untouched, planned), else_=sa.func.least(t.next_step_at, planned)),
+            )
+        )
 
 
 def backoff(attempts: int) -> timedelta:
@@ -241,13 +275,13 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 connection = await self._services.db.connect_raw()
-            except (OSError, PostgresConnectionError, InterfaceError, TimeoutError) as error:
+            except (OSError, PostgresError, InterfaceError, TimeoutError) as error:
                 log.warning("jobs wait for the database", reason=type(error).__name__)
                 await self._pause(2)
                 continue
             try:
                 await self._consume(connection)
-            except (OSError, PostgresConnectionError, InterfaceError, TimeoutError) as error:
+            except (OSError, PostgresError, InterfaceError, TimeoutError) as error:
                 log.warning("the job queue lost the database", reason=type(error).__name__)
                 await self._pause(1)
             finally:
@@ -295,6 +329,9 @@ class Worker:
                 await self._services.jobs.sweep(self._services.db)
             except Problem as problem:
                 log.warning("sweep refused", code=problem.code)
+            # A deadlock, say, is the database's way of asking for another try; the worker must live to make it.
+            except Exception:
+                log.exception("sweep failed")
             await self._pause(self._services.settings.sweep_interval)
 
     async def _chore(self, chore: Chore) -> None:

@@ -97,6 +97,12 @@ class FileKeyKeeper:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)
+        # Rows may soon be under the new key: the rename must not be undone by a power failure.
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
     def _load(self) -> None:
         status = self._path.stat()
@@ -146,11 +152,7 @@ class Vault:
             data_key = self.keeper.unwrap(kek_id, wrapped, bound)
             return AESGCM(data_key).decrypt(rest[:_NONCE], rest[_NONCE:], bound)
         except InvalidTag:
-            raise Unavailable(
-                "secret_unreadable",
-                f"The sealed value of {context} doesn't open: it was changed or belongs to another row.",
-                fix="Restore the row from a backup, or enter the secret again.",
-            ) from None
+            raise _tampered(context) from None
 
     def register(self, column: sa.Column[bytes], context: Callable[[str], str]) -> None:
         """Tell of a column of sealed values; `context` gives the context of a row from its id."""
@@ -158,7 +160,11 @@ class Vault:
             self._columns.append((column, context))
 
     async def rewrap(self, db: Database, *, batch: int = 500) -> int:
-        """Re-wrap everything not under the active key; safe to run again after a crash. Returns how many."""
+        """Re-wrap everything not under the active key; safe to run again after a crash. Returns how many.
+
+        Waits for rows that are locked, so that none is passed over. Raises Unavailable `secret_unreadable` naming the
+        row whose value doesn't open.
+        """
         active, done = self.keeper.active(), 0
         for column, context in self._columns:
             table, key = column.table, column.table.c.id
@@ -166,8 +172,9 @@ class Vault:
             while True:
                 async with db.begin() as tx:
                     rows = (
-                        await tx.execute(sa.select(key, column).where(column.is_not(None), foreign).limit(batch)
-                                         .with_for_update(skip_locked=True))
+                        await tx.execute(
+                            sa.select(key, column).where(column.is_not(None), foreign).limit(batch).with_for_update()
+                        )
                     ).all()  # fmt: skip
                     for row_id, sealed in rows:
                         new = self._rewrapped(sealed, context(row_id), active)
@@ -180,8 +187,19 @@ class Vault:
     def _rewrapped(self, sealed: bytes, context: str, active: str) -> bytes:
         kek_id, wrapped, rest = _parts(sealed)
         bound = context.encode()
-        data_key = self.keeper.unwrap(kek_id, wrapped, bound)
+        try:
+            data_key = self.keeper.unwrap(kek_id, wrapped, bound)
+        except InvalidTag:
+            raise _tampered(context) from None
         return _MAGIC + active.encode() + self.keeper.wrap(active, data_key, bound) + rest
+
+
+def _tampered(context: str) -> Unavailable:
+    return Unavailable(
+        "secret_unreadable",
+        f"The sealed value of {context} doesn't open: it was changed or belongs to another row.",
+        fix="Restore the row from a backup, or enter the secret again.",
+    )
 
 
 def _parts(sealed: bytes) -> tuple[str, bytes, bytes]:

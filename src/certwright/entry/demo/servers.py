@@ -149,8 +149,10 @@ class Nginx:
         temporary = "".join(
             f"    {kind}_temp_path {scratch}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
+        # As root its workers would become another user, who may not enter a private temporary directory.
+        user = "user root;\n" if os.geteuid() == 0 else ""
         return (
-            f"worker_processes 1;\npid {self.directory}/nginx.pid;\nerror_log {self.log} info;\n"
+            f"{user}worker_processes 1;\npid {self.directory}/nginx.pid;\nerror_log {self.log} info;\n"
             "events { worker_connections 512; }\nhttp {\n"
             f"    access_log {self.access_log};\n    default_type text/plain;\n{temporary}"
             f"    server {{\n        listen {LOOPBACK}:{self.http_port};\n        server_name {name};\n"

@@ -49,8 +49,6 @@ class Story:
         self._console = console
         self._name = "shop.demo.test" if self._dns else "shop.demo.localhost"
         self._home = Path(tempfile.mkdtemp(prefix="certwright-demo-"))
-        # nginx's workers run as another user when we are root; what is secret inside has modes of its own.
-        self._home.chmod(0o755)
         self._started: list[Server] = []
         self._load: Load | None = None
         self._product: Product | None = None

@@ -359,6 +359,13 @@ async def withdraw(services: Services, actor: Actor, certificate_id: str) -> vie
         kept = _as_application(attempt).as_draft() if first else None
         await store.move(tx, certificate_id, [State(row.stage)], enters, now, draft=kept)
         await validation.cancel(tx, attempt.id, now)
+        await services.events.publish(
+            tx,
+            "certificate.application_withdrawn",
+            account_id=row.account_id,
+            object_id=certificate_id,
+            payload={"application_id": attempt.id, "kind": attempt.kind},
+        )
         await audit.record(
             tx, services, actor, "scm:cert:withdraw", "certificate", certificate_id, project_id=row.project_id,
             before={"state": row.stage}, after={"state": enters.value},

@@ -10,7 +10,7 @@ import structlog
 
 from certwright.kernel.actor import system_actor
 from certwright.kernel.names import looks_like_ip
-from certwright.kernel.problems import Refused
+from certwright.kernel.problems import Invalid, NotFound, Refused
 from certwright.platform.db import assert_no_transaction
 from certwright.platform.events import Event
 from certwright.platform.jobs import Again, Next
@@ -49,6 +49,8 @@ async def issue_step(services: Services, application_id: str) -> Next:
 async def _notice_validation(services: Services, attempt: Any) -> Next:
     now = services.clock.now()
     async with services.db.begin() as tx:
+        # Whoever changes a certificate and its application locks the certificate first: one order, no deadlock.
+        await store.certificate(tx, attempt.certificate_id, lock=True)
         state = await validation.state(tx, attempt.id, now)
         if not state.all_valid:
             return _LOOK_IN
@@ -86,15 +88,19 @@ async def _order(services: Services, attempt: Any) -> Next:
             return timedelta(0)
     assert_no_transaction()
     ca = authority(services, certificate.ca)
-    order_id = await ca.submit(
-        CertificateOrder(
-            reference=attempt.id,
-            account_id=attempt.account_id,
-            project_id=attempt.project_id,
-            names=tuple(attempt.names),
-            csr_der=attempt.csr_der,
-        )
+    order = CertificateOrder(
+        reference=attempt.id,
+        account_id=attempt.account_id,
+        project_id=attempt.project_id,
+        names=tuple(attempt.names),
+        csr_der=attempt.csr_der,
     )
+    try:
+        order_id = await ca.submit(order)
+    except (Invalid, Refused, NotFound) as no:
+        # Asking again would get the same answer; a CA that is merely away raises Unavailable, and is asked again.
+        await _fail(services, attempt, no.as_dict())
+        return None
     async with services.db.begin() as tx:
         await store.record(tx, attempt.id, "order_id", order_id=order_id)
     return timedelta(0)
@@ -146,6 +152,7 @@ async def _fail(services: Services, attempt: Any, failure: dict[str, Any]) -> No
     now = services.clock.now()
     enters = State.APPROVAL_FAILED if attempt.kind == "apply" else State.ISSUED
     async with services.db.begin() as tx:
+        await store.certificate(tx, attempt.certificate_id, lock=True)
         if not await store.record(tx, attempt.id, "failed_at", failed_at=now, failure=failure):
             return
         await store.move(tx, attempt.certificate_id, [State.TO_BE_ISSUED, State.VERIFYING_REISSUE], enters, now)
@@ -177,6 +184,7 @@ async def revoke_step(services: Services, version_id: str) -> Next:
         raise Again(timedelta(hours=1), refused) from refused
     now = services.clock.now()
     async with services.db.begin() as tx:
+        await store.certificate(tx, version.certificate_id, lock=True)
         if await store.update_version(tx, version_id, "revoked_at", revoked_at=now):
             await store.move(tx, version.certificate_id, [State.VERIFYING_REVOCATION], State.REVOKED, now)
             await services.events.publish(

@@ -65,8 +65,10 @@ class PrivateIssuance:
             return await _write(self._services, key, requests)
         except IntegrityError:
             if len(requests) == 1:
-                assert requests[0].name is not None
-                return [name_taken(requests[0].name)]
+                name = requests[0].name
+                if name is None:
+                    raise  # not a name: somebody deleted the project, say
+                return [name_taken(name)]
             # Somebody took a name between our look and the insert: one at a time, the others get theirs.
             return [(await self._write(key, [request]))[0] for request in requests]
 

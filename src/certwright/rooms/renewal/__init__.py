@@ -3,7 +3,7 @@
 from certwright.platform.services import Services
 from certwright.rooms.renewal.actions import (
     STEP,
-    application_failed,
+    attempt_over,
     auto_renew_set,
     due_soon,
     renew_step,
@@ -18,4 +18,5 @@ def register(services: Services) -> None:
     services.jobs.register(STEP, renewals, renew_step)
     services.events.subscribe("certificate.version_issued", "renewal", version_issued)
     services.events.subscribe("certificate.auto_renew_set", "renewal", auto_renew_set)
-    services.events.subscribe("certificate.application_failed", "renewal", application_failed)
+    services.events.subscribe("certificate.application_failed", "renewal", attempt_over)
+    services.events.subscribe("certificate.application_withdrawn", "renewal", attempt_over)

@@ -103,8 +103,8 @@ async def renew_step(services: Services, renewal_id: str) -> Next:
     return None
 
 
-async def application_failed(services: Services, event: Event) -> None:
-    """Listener: a renewal the CA refused is tried again later, as long as the version lives."""
+async def attempt_over(services: Services, event: Event) -> None:
+    """Listener: a renewal that the CA refused or somebody withdrew is tried again later, as long as the version lives."""
     async with services.db.begin() as tx:
         await tx.execute(
             sa.update(renewals)
