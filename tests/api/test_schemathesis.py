@@ -48,6 +48,8 @@ def _send(api: Any, case: schemathesis.Case) -> httpx2.Response:
     # was generated says nothing about our judgement of it.
     assume(all(v == v.strip() and v.isascii() for v in sent.values()))
     headers = {k: v.encode("ascii") for k, v in sent.items()}
+    # Nor does a parameter whose value leaves no trace in the address.
+    assume(all(v not in (None, [], {}, ()) for v in dict(given.get("params") or {}).values()))
     response = api.request(given["method"], given["url"], params=given.get("params") or None, headers=headers, **extra)
     return cast(httpx2.Response, response)
 
@@ -57,6 +59,7 @@ def _send(api: Any, case: schemathesis.Case) -> httpx2.Response:
 @settings(
     max_examples=5,
     deadline=None,
+    derandomize=True,  # the same requests every time: what this finds can be found again
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

@@ -126,6 +126,7 @@ async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int 
         tasks: list[asyncio.Task[None]] = []
         worker = Worker(services) if role in ("all", "worker") else None
         server: _Server | None = None
+        freshening: asyncio.Task[None] | None = None
         children: list[subprocess.Popen[bytes]] = []
         try:
             if worker is not None:
@@ -136,7 +137,7 @@ async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int 
                 await certificate.load()
                 server = _Server(_uvicorn_config(services, certificate.context))
                 tasks.append(asyncio.create_task(server.serve(sockets=[listener]), name="web"))
-                tasks.append(asyncio.create_task(certificate.keep_fresh(), name="web certificate"))
+                freshening = asyncio.create_task(certificate.keep_fresh(), name="web certificate")
                 children = [_web_child(listener) for _ in range(processes - 1)]
             if socket_fd is None:
                 await _greet(services, role)
@@ -146,6 +147,8 @@ async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int 
                 task.result()  # a part that ended by itself takes the product down with its error
             waiting.cancel()
         finally:
+            if freshening is not None:
+                freshening.cancel()
             await _stop(server, worker, tasks, children)
 
 

@@ -207,8 +207,11 @@ def rotate(
     from certwright.platform.vault import FileKeyKeeper
 
     if forget_old:
-        confirm("Destroy the old keys? Backups of the database made before now, and the file backups of earlier rollouts, "
-            "become unreadable.", yes=yes)
+        confirm(
+            "Destroy the old keys? Backups of the database made before now, and the file backups of earlier rollouts, "
+            "become unreadable.",
+            yes=yes,
+        )
 
     async def run(services: Services) -> tuple[str, int]:
         keeper = services.vault.keeper

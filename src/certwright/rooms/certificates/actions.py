@@ -87,7 +87,7 @@ async def list_certificates(
     ]  # fmt: skip
     async with services.db.read() as tx:
         rows = await store.page(tx, where, order=SORTS[sort], descending=descending, after=after, limit=limit)
-    return [views.summary(row, now) for row in rows]
+    return [views.summary_of_columns(row, now) for row in rows]
 
 
 async def count_by_state(services: Services, actor: Actor) -> dict[str, int]:

@@ -87,16 +87,21 @@ def expires_soon(now: datetime) -> sa.ColumnElement[bool]:
     return sa.and_(c.stage.in_([State.ISSUED, State.HOSTED]), left > 0, left <= margin)
 
 
+_C = certificates.c
+# In the order views.summary_of_columns unpacks them: a page is read more often than anything else.
+SUMMARY_COLUMNS = (
+    _C.id, _C.project_id, _C.name, _C.description, _C.tags, _C.stage, _C.ca, _C.uploaded, _C.primary_name, _C.names,
+    _C.key_algorithm, _C.sha256, _C.serial, _C.not_before, _C.not_after, _C.auto_renew, _C.notify, _C.created_at,
+    _C.updated_at, _C.revision,
+)  # fmt: skip
+
+
 async def page(
     tx: Tx, where: Sequence[sa.ColumnElement[bool]], *, order: sa.Column[Any], descending: bool, after: Any, limit: int
 ) -> list[Row]:
     """A page by keyset: rows strictly beyond `after` = (value of the order column, id)."""
     c = certificates.c
-    query = sa.select(
-        c.id, c.account_id, c.project_id, c.name, c.description, c.tags, c.ca, c.uploaded, c.stage, c.auto_renew,
-        c.notify, c.primary_name, c.names, c.current_version_id, c.key_id, c.key_algorithm, c.sha256, c.serial,
-        c.not_before, c.not_after, c.created_at, c.updated_at, c.revision,
-    ).where(*where)  # fmt: skip
+    query = sa.select(*SUMMARY_COLUMNS).where(*where)
     if order is c.id:
         if after is not None:
             query = query.where(c.id < after[1] if descending else c.id > after[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,9 @@ from certwright.rooms.certificates import rules
 from certwright.rooms.certificates.words import CertificateFacts, Operation, State
 from certwright.rooms.validation import ValidationState
 from certwright.x509.certificates import CertificateFacts as X509Facts
+
+
+_STATES = {state.value: state for state in State}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,31 +112,30 @@ class Detail:
 
 
 def summary(row: Any, now: datetime) -> Summary:
-    state = rules.shown_state(State(row.stage), row.not_after, now)
+    """Of a row with the table's columns by name."""
+    return summary_of_columns(
+        (
+            row.id, row.project_id, row.name, row.description, row.tags, row.stage, row.ca, row.uploaded,
+            row.primary_name, row.names, row.key_algorithm, row.sha256, row.serial, row.not_before, row.not_after,
+            row.auto_renew, row.notify, row.created_at, row.updated_at, row.revision,
+        ),
+        now,
+    )  # fmt: skip
+
+
+def summary_of_columns(columns: Sequence[Any], now: datetime) -> Summary:
+    """Of `store.SUMMARY_COLUMNS`, taken by place: looking columns up by name costs more than the query."""
+    (
+        certificate_id, project_id, name, description, tags, stage, ca, uploaded, primary_name, names, key_algorithm,
+        sha256, serial, not_before, not_after, auto_renew, notify, created_at, updated_at, revision,
+    ) = columns  # fmt: skip
+    state = rules.shown_state(_STATES[stage], not_after, now)
+    soon = rules.expires_soon(state, not_before, not_after, now)
     return Summary(
-        id=row.id,
-        project_id=row.project_id,
-        name=row.name,
-        description=row.description,
-        tags=row.tags,
-        state=state,
-        progress=rules.progress(state),
-        expires_soon=rules.expires_soon(state, row.not_before, row.not_after, now),
-        ca=row.ca,
-        uploaded=row.uploaded,
-        primary_name=row.primary_name,
-        names=tuple(row.names),
-        key_algorithm=row.key_algorithm,
-        sha256=row.sha256,
-        serial=row.serial,
-        not_before=row.not_before,
-        not_after=row.not_after,
-        auto_renew=row.auto_renew,
-        notify=row.notify,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        revision=row.revision,
-    )
+        certificate_id, project_id, name, description, tags, state, rules.progress(state), soon, ca, uploaded,
+        primary_name, tuple(names), key_algorithm, sha256, serial, not_before, not_after, auto_renew, notify,
+        created_at, updated_at, revision,
+    )  # fmt: skip
 
 
 def facts(row: Any, bound_to: tuple[str, ...], now: datetime) -> CertificateFacts:
