@@ -54,10 +54,19 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         embedded = EmbeddedPostgres(settings.data_dir / "postgres")
         url = (await embedded.start()).url
         keeper = asyncio.create_task(_keep_alive(embedded))
+    keyring = wiring.keyring_path(settings)
+    had_keyring = keyring.exists()
     try:
         services = await wiring.build(settings, database_url=url)
         try:
             await migrate(services.db)
+            if not had_keyring and await services.vault.anything_sealed(services.db):
+                keyring.unlink()  # made just now; it opens nothing and must not look like the right one
+                raise Unavailable(
+                    "keyring_missing",
+                    f"The keyring {keyring} is gone, and this database holds secrets sealed with its keys.",
+                    fix="Put keyring.json back from the backup that belongs to this database.",
+                )
             yield services
         finally:
             await wiring.aclose(services)
@@ -197,6 +206,8 @@ def _uvicorn_config(services: Services, context: ssl.SSLContext) -> uvicorn.Conf
         log_config=None,
         server_header=False,
         date_header=True,
+        # The throttle of sign-in and the audit log go by the address: only who is connected can tell it.
+        proxy_headers=False,
         h11_max_incomplete_event_size=_LONGEST_REQUEST_LINE,
         timeout_graceful_shutdown=_GRACE,
         ssl_context_factory=lambda *_: context,

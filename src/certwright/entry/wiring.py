@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from certwright.connectors.ca.builtin import BuiltinCa
@@ -19,6 +20,7 @@ from certwright.platform.db import Database
 from certwright.platform.egress import Egress
 from certwright.platform.events import Events, forget_delivered
 from certwright.platform.jobs import Jobs
+from certwright.platform.queue_log import forget_queue_log
 from certwright.platform.resolver import Resolver
 from certwright.platform.services import Services
 from certwright.platform.vault import FileKeyKeeper, Vault
@@ -39,6 +41,10 @@ from certwright.rooms import (
 ROOMS = (
     audit, accounts, access, keys, authorities, validation, certificates, renewal, deployment, watch, notify,
 )  # fmt: skip
+
+
+def keyring_path(settings: Settings) -> Path:
+    return settings.data_dir / "keys" / "keyring.json"
 
 
 async def build(settings: Settings, *, clock: Clock | None = None, database_url: str | None = None) -> Services:
@@ -63,7 +69,7 @@ async def build(settings: Settings, *, clock: Clock | None = None, database_url:
         db=Database(url, pool_size=settings.database_pool),
         jobs=jobs,
         events=Events(clock, jobs),
-        vault=Vault(FileKeyKeeper(settings.data_dir / "keys" / "keyring.json")),
+        vault=Vault(FileKeyKeeper(keyring_path(settings))),
         egress=Egress(resolver, guard),
         resolver=resolver,
         ports=ports,
@@ -71,6 +77,7 @@ async def build(settings: Settings, *, clock: Clock | None = None, database_url:
     ports |= _plugs(services)
     jobs.every("idempotency.forget", timedelta(hours=1), idempotency.forget)
     jobs.every("events.forget_delivered", timedelta(hours=1), forget_delivered)
+    jobs.every("queue.forget_log", timedelta(hours=1), forget_queue_log)
     for room in ROOMS:
         room.register(services)
     return services

@@ -159,6 +159,14 @@ class Vault:
         if all(known is not column for known, _ in self._columns):
             self._columns.append((column, context))
 
+    async def anything_sealed(self, db: Database) -> bool:
+        """Whether the database holds any secret at all."""
+        async with db.begin() as tx:
+            for column, _ in self._columns:
+                if await tx.scalar(sa.select(sa.exists().where(column.is_not(None)))):
+                    return True
+        return False
+
     async def rewrap(self, db: Database, *, batch: int = 500) -> int:
         """Re-wrap everything not under the active key; safe to run again after a crash. Returns how many.
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import AwareDatetime, BaseModel, BeforeValidator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator
 from starlette.exceptions import HTTPException
 
 from certwright.kernel.actor import Actor
@@ -323,7 +323,18 @@ def _not_a_number(value: Any) -> Any:
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_not_a_number)]
+def in_utc(moment: datetime) -> datetime:
+    """The moment in UTC. Raises ValueError without a zone, and where UTC has left the years 1 to 9999: nothing behind
+    could reckon with it."""
+    if moment.tzinfo is None:
+        raise ValueError("it must have a zone")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("it must lie in the years 1 to 9999 of UTC") from error
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_not_a_number), AfterValidator(in_utc)]
 """A date and time with its zone, as RFC 3339 writes it."""
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="how many at most")]
@@ -353,11 +364,9 @@ def read_cursor(text: str | None, *shapes: type) -> Any:
     for part, shape in zip(parts, shapes, strict=True):
         if shape is datetime and isinstance(part, str):
             try:
-                part = datetime.fromisoformat(part)
+                part = in_utc(datetime.fromisoformat(part))
             except ValueError as error:
                 raise wrong from error
-            if part.tzinfo is None:
-                raise wrong
         if not isinstance(part, shape) or (isinstance(part, str) and not (part.isascii() and part.isprintable())):
             raise wrong
         values.append(part)

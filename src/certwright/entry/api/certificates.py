@@ -12,7 +12,7 @@ import orjson
 from fastapi import Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from certwright.entry.api.base import CALLER, Caller, Moment, Router, check_if_match, json_response
+from certwright.entry.api.base import CALLER, Caller, Moment, Router, check_if_match, in_utc, json_response
 from certwright.kernel.problems import Invalid
 from certwright.rooms import certificates
 from certwright.rooms.certificates import Detail, State, Summary
@@ -329,9 +329,7 @@ def _read_cursor(text: str, sort: str) -> tuple[Any, str]:
         if made_for != sort or not isinstance(row_id, str) or "\x00" in row_id:
             raise wrong
         if sort in ("expiry", "updated"):
-            value = datetime.fromisoformat(value)
-            if value.tzinfo is None:
-                raise wrong
+            value = in_utc(datetime.fromisoformat(value))
         elif sort == "state" and (not isinstance(value, str) or "\x00" in value):
             raise wrong
     except (binascii.Error, ValueError, TypeError) as error:

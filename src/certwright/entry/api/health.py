@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from fastapi import Request, Response
-from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from certwright.entry.api.base import CALLER, PUBLIC, Caller, Router, json_response, services_of
 from certwright.kernel.problems import Unavailable
 from certwright.platform.migrations import is_current
-from certwright.platform.telemetry import REGISTRY
 from certwright.rooms import watch
 
 router = Router(tags=["health"])
@@ -43,6 +41,6 @@ async def readyz(request: Request) -> Response:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}},
 )
 async def metrics(call: Caller = CALLER) -> Response:
-    """Counters of this process. Behind a proxy on this machine everybody comes from loopback: a token is needed."""
+    """Counters of this process, and what the endpoints of the caller's account served. Behind a proxy on this machine everybody comes from loopback: a token is needed."""
     await watch.refresh_metrics(call.services)
-    return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    return Response(watch.metrics_text(call.actor), media_type=CONTENT_TYPE_LATEST)

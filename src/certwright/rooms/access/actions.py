@@ -48,14 +48,22 @@ def require_somewhere(actor: Actor, action: str) -> None:
         raise forbidden(action)
 
 
-def visible(table: sa.Table, actor: Actor, action: str) -> sa.ColumnElement[bool]:
+def kind_of(table: sa.Table) -> str:
+    """The kind by which policies name the table's rows: `table.info["resource"]`, or its name without the s."""
+    return str(table.info.get("resource") or table.name.removesuffix("s"))
+
+
+def visible(
+    table: sa.Table, actor: Actor, action: str, *, besides: sa.ColumnElement[bool] | None = None
+) -> sa.ColumnElement[bool]:
     """THE tenant filter: rows of the actor's account on which they may do `action`.
 
-    Plain equality on account_id for whoever is allowed account-wide. The kind of resource is `table.info["resource"]`,
-    or the table's name without its s.
+    Plain equality on account_id for whoever is allowed account-wide. Rows `besides` need no statement that allows
+    them (one's own tokens, say), but a Deny hides them, too. `table.info["project"]` names the column that holds the
+    row's project, if it isn't project_id.
     """
     own = table.c.account_id == actor.account_id
-    allows: list[sa.ColumnElement[bool]] = []
+    allows: list[sa.ColumnElement[bool]] = [] if besides is None else [besides]
     denies: list[sa.ColumnElement[bool]] = []
     wide = False
     for grant in actor.grants:
@@ -80,8 +88,9 @@ def _rows_of(table: sa.Table, grant: Grant, statement: Statement) -> sa.ColumnEl
     """The condition for the rows a statement speaks of; None for all of them."""
     parts: list[sa.ColumnElement[bool]] = []
     if grant.project_id is not None:
-        parts.append(table.c.project_id == grant.project_id if "project_id" in table.c else sa.false())
-    kind = table.info.get("resource") or table.name.removesuffix("s")
+        project = table.c.get(table.info.get("project", "project_id"))
+        parts.append(sa.false() if project is None else project == grant.project_id)
+    kind = kind_of(table)
     if "*" not in statement.resources and f"{kind}:*" not in statement.resources:
         name = sa.literal(f"{kind}:", sa.Text) + table.c.id
         parts.append(sa.or_(*(name.like(_like(pattern), escape="\\") for pattern in statement.resources)))

@@ -63,6 +63,15 @@ def _may_grant(actor: Actor, wanted: Sequence[Grant]) -> None:
     )  # fmt: skip
 
 
+def _may_lift(actor: Actor, held: Sequence[Grant]) -> None:
+    """Raises Forbidden `more_than_held`: taking a Deny off anybody, oneself too, gives what it kept back."""
+    given = [
+        Grant(grant.policy, tuple(Statement("Allow", s.actions, s.resources) for s in grant.statements), grant.project_id)
+        for grant in held
+    ]
+    _may_grant(actor, given)
+
+
 # Set-up
 
 
@@ -145,16 +154,8 @@ async def list_projects(services: Services, actor: Actor, *, limit: int, after: 
     """Of the account; someone whose grants are narrowed to projects sees those."""
     async with services.db.begin() as tx:
         return await accounts.store.list_projects(
-            tx, _projects_visible(actor, "iam:project:list"), limit=limit, after=after
+            tx, visible(_t.projects, actor, "iam:project:list"), limit=limit, after=after
         )
-
-
-def _projects_visible(actor: Actor, action: str) -> sa.ColumnElement[bool]:
-    wide = visible(_t.projects, actor, action)
-    narrow = [g.project_id for g in actor.grants if g.project_id and decide([g], action, None, g.project_id).allowed]
-    if not narrow:
-        return wide
-    return sa.or_(wide, sa.and_(_t.projects.c.account_id == actor.account_id, _t.projects.c.id.in_(narrow)))
 
 
 async def get_project(services: Services, actor: Actor, project_id: str) -> Project:
@@ -163,7 +164,7 @@ async def get_project(services: Services, actor: Actor, project_id: str) -> Proj
 
 
 async def _project(tx: Tx, actor: Actor, action: str, project_id: str) -> Project:
-    found = await accounts.store.get_project(tx, _projects_visible(actor, action), project_id)
+    found = await accounts.store.get_project(tx, visible(_t.projects, actor, action), project_id)
     if found is None:
         raise not_found("project", project_id)
     return found
@@ -397,7 +398,7 @@ async def update_group(
 async def delete_group(services: Services, actor: Actor, group_id: str) -> None:
     async with _changing(services, actor) as tx:
         group = await _group(tx, actor, "iam:group:delete", group_id)
-        _may_grant(actor, await store.grants_of_group(tx, group_id))
+        _may_lift(actor, await store.grants_of_group(tx, group_id))
         await accounts.store.delete_row(tx, _t.groups, group_id)
         await _keep_an_administrator(tx, actor.account_id)
         await audit.record(tx, services, actor, "iam:group:delete", "group", group_id, before={"name": group.name})
@@ -438,7 +439,7 @@ async def _join(tx: Tx, services: Services, actor: Actor, group_id: str, user: U
 async def remove_member(services: Services, actor: Actor, group_id: str, user_id: str) -> None:
     async with _changing(services, actor) as tx:
         await _group(tx, actor, "iam:group:update", group_id)
-        _may_grant(actor, await store.grants_of_group(tx, group_id))
+        _may_lift(actor, await store.grants_of_group(tx, group_id))
         if not await accounts.store.remove_member(tx, group_id, user_id):
             raise not_found("member", user_id)
         await _keep_an_administrator(tx, actor.account_id)
@@ -530,9 +531,11 @@ async def update_policy(
             values["description"] = accounts.rules.normal_description(changes["description"])
         if "document" in changes:
             values["document"] = checked_document(changes["document"])
-            # Both: taking away a Deny gives something, too.
-            _may_grant(actor, [Grant("", statements_of(values["document"]))])
-            _may_grant(actor, [Grant("", statements_of(before.document))])
+            after = statements_of(values["document"])
+            _may_grant(actor, [Grant("", after)])
+            # What stays denied gives nothing; whoever narrows what others may do must hold it, too.
+            changed = tuple(s for s in statements_of(before.document) if s.effect == "Allow" or s not in after)
+            _may_lift(actor, [Grant("", changed)])
         await accounts.store.update_revised(tx, policies, policy_id, revision, **values)
         if "document" in values:
             await _keep_an_administrator(tx, actor.account_id)
@@ -635,10 +638,7 @@ async def detach_policy(services: Services, actor: Actor, attachment_id: str) ->
         if found is None:
             raise not_found("attachment", attachment_id)
         policy = await _policy_or_system(tx, actor.account_id, found.policy)
-        statements = statements_of(policy.document)
-        # Taking a Deny away gives what it kept back.
-        denied = tuple(Statement("Allow", s.actions, s.resources) for s in statements if s.effect == "Deny")
-        _may_grant(actor, [Grant(policy.name, (*statements, *denied), found.project_id)])
+        _may_lift(actor, [Grant(policy.name, statements_of(policy.document), found.project_id)])
         await accounts.store.delete_row(tx, policy_attachments, attachment_id)
         await _keep_an_administrator(tx, actor.account_id)
         await audit.record(
@@ -741,11 +741,9 @@ async def _not_narrowed(tx: Tx, actor: Actor) -> None:
 
 def _tokens_visible(actor: Actor, action: str) -> sa.ColumnElement[bool]:
     """Everybody sees their own; others' with permission. A token doesn't act as its owner here."""
-    wide = visible(_t.api_tokens, actor, action)
-    if actor.kind != "user" or actor.user_id is None:
-        return wide
-    return sa.or_(
-        wide, sa.and_(_t.api_tokens.c.account_id == actor.account_id, _t.api_tokens.c.user_id == actor.user_id)
+    is_person = actor.kind == "user" and actor.user_id is not None
+    return visible(
+        _t.api_tokens, actor, action, besides=_t.api_tokens.c.user_id == actor.user_id if is_person else None
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from certwright.kernel.actor import Grant, Statement
 from certwright.kernel.problems import Invalid, InvalidFields, Problem
-from certwright.rooms.access.words import ACTIONS, SERVICES, Decision
+from certwright.rooms.access.words import ACTIONS, RESOURCES, SERVICES, Decision
 
 MAX_DOCUMENT_BYTES = 10 * 1024
 MAX_STATEMENTS = 50
@@ -260,15 +260,8 @@ def _statement(value: Any, field: str, problems: list[Problem]) -> dict[str, Any
             problems.append(_unknown_action(action, f"{field}.Action.{number}"))
     resources = _patterns(value.get("Resource", "*"), f"{field}.Resource", problems)
     for number, resource in enumerate(resources):
-        if resource != "*" and not re.fullmatch(r"[a-z_*]+:[\x21-\x7e]+", resource):
-            problems.append(
-                Invalid(
-                    "policy_resource",
-                    f"{resource[:80]!r} is not a resource.",
-                    field=f"{field}.Resource.{number}",
-                    fix="Write * or a kind and an id, such as certificate:cert_… or certificate:*.",
-                )
-            )
+        if not resource_is_known(resource):
+            problems.append(_unknown_resource(resource, f"{field}.Resource.{number}"))
     return {"Effect": effect, "Action": actions, "Resource": resources}
 
 
@@ -291,6 +284,25 @@ def action_is_known(pattern: str) -> bool:
     if pattern in ACTIONS or pattern in {f"{service}:*" for service in SERVICES}:
         return True
     return "*" in pattern and any(matches(pattern, action) for action in ACTIONS)
+
+
+def resource_is_known(pattern: str) -> bool:
+    """Whether it is `*`, or a kind of object (or a pattern of kinds) and an id: one that speaks of nothing would be a
+    Deny that denies nothing."""
+    kind, colon, object_id = pattern.partition(":")
+    if pattern == "*" or not colon:
+        return pattern == "*"
+    return bool(re.fullmatch(r"[\x21-\x7e]+", object_id)) and any(matches(kind, known) for known in RESOURCES)
+
+
+def _unknown_resource(resource: str, field: str) -> Problem:
+    near = difflib.get_close_matches(resource.partition(":")[0], RESOURCES, 1, 0.5)
+    return Invalid(
+        "policy_resource", f"{resource[:80]!r} is not a resource.", field=field,
+        fix=f"Write * or a kind and an id, such as {near[0] if near else 'certificate'}:*. "
+        f"Kinds are {', '.join(sorted(RESOURCES))}.",
+        extra={"nearest": near[0] if near else None},
+    )  # fmt: skip
 
 
 def _unknown_action(action: str, field: str) -> Problem:

@@ -110,6 +110,12 @@ ACTIONS: dict[str, str] = {
     "iam:metrics:read": "Read the server's metrics.",
 }  # fmt: skip
 
+# The kinds of objects a statement's Resource may name, as `kind:id`.
+RESOURCES = frozenset((
+    "alarm", "attachment", "audit", "authority", "certificate", "dns-connection", "endpoint", "evidence", "group",
+    "message", "policy", "project", "recipient", "renewal", "rollout", "target", "token", "user", "validation",
+))  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

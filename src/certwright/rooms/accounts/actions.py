@@ -195,7 +195,7 @@ async def sign_in(
     `sign_in_throttled` with `extra["retry_after"]` seconds. An attempt is counted before the password is looked at,
     so that many at once don't slip through.
     """
-    email = email.strip().lower()[:254]
+    email = rules.sought_email(email)
     now, where = services.clock.now(), rules.throttle_address(address)
     mail_key, address_key = "mail:" + hash_secret(email).hex()[:32], "addr:" + where
     pair_key = "pair:" + hash_secret(f"{email} {where}").hex()[:32]

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 
+from certwright.kernel.names import parse_dns_name
 from certwright.kernel.problems import Invalid, Problem
 
 MIN_PASSWORD = 12
@@ -21,6 +22,10 @@ LINK_LIFETIME = timedelta(hours=24)
 INVITE_LIFETIME = timedelta(days=7)
 TOKEN_DAYS_DEFAULT = 90
 TOKEN_DAYS_MAX = 365
+
+# RFC 5322 atext, and the dot between atoms. Quoted local parts are left out on purpose: nobody has one, and every
+# quoting rule is a way to smuggle something into a header.
+_ATEXT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~-")
 
 _LEET = str.maketrans("013457@$!", "oieastasi")
 
@@ -87,17 +92,41 @@ def _is_run(text: str) -> bool:
     return bool(steps) and max(steps.count(1), steps.count(-1), steps.count(9), steps.count(0)) >= 0.8 * len(steps)
 
 
+def deliverable_address(text: str) -> str | None:
+    """The address as every mail server takes it: a dot-atom (RFC 5322 3.4.1), @, a domain in A-labels; or None.
+
+    Only plain addresses are taken, so that none can carry anything but itself into a header or a command.
+    """
+    typed = text.strip()
+    local, _, domain = typed.rpartition("@")
+    plain = 0 < len(local) <= 64 and len(typed) <= 254 and all(a and set(a) <= _ATEXT for a in local.split("."))
+    if not plain or domain != domain.strip() or domain.endswith("."):
+        return None
+    try:
+        name = parse_dns_name(domain)
+    except Invalid:
+        return None
+    address = f"{local}@{name.ascii}"
+    return address if "." in name.ascii and not name.is_wildcard and len(address) <= 254 else None
+
+
 def normal_email(text: str, *, field: str = "email") -> str:
-    """Lower case, trimmed. Raises Invalid `email_invalid`; what only delivering can tell isn't judged."""
-    email = text.strip().lower()
-    local, at, domain = email.rpartition("@")
-    printable = email.isprintable() and not any(c.isspace() or c in '<>",;:\\()[]' for c in email)
-    shaped = bool(local and at) and "." in domain and ".." not in email and not domain.startswith((".", "-"))
-    if not (printable and shaped and "@" not in local and not domain.endswith(".") and len(email) <= 254):
+    """A deliverable address in lower case. Raises Invalid `email_invalid`; what only delivering can tell isn't judged.
+
+    Users are written to, so what can't stand in a message is refused here and not at every attempt to send one.
+    """
+    address = deliverable_address(text)
+    if address is None:
         raise Invalid(
-            "email_invalid", "That is not an e-mail address.", field=field, fix="Write it like ann@example.com."
-        )
-    return email
+            "email_invalid", "That is not an e-mail address that messages can be sent to.", field=field,
+            fix="Write it like ann@example.com.",
+        )  # fmt: skip
+    return address.lower()
+
+
+def sought_email(text: str) -> str:
+    """What somebody typed to sign in, spelled as `normal_email` keeps it; something that is nobody's stays as it is."""
+    return (deliverable_address(text) or text.strip()).lower()[:254]
 
 
 def normal_name(text: str, *, field: str = "name") -> str:

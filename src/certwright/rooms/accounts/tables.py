@@ -31,6 +31,8 @@ projects = sa.Table(
     sa.Column("is_default", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("revision", sa.Integer, nullable=False, server_default="1"),
     at_column("created_at", nullable=False),
+    # A project belongs to itself: what is granted in a project holds for it.
+    info={"project": "id"},
 )
 sa.Index("uq_projects_name", projects.c.account_id, sa.func.lower(projects.c.name), unique=True)
 sa.Index("uq_projects_default", projects.c.account_id, unique=True, postgresql_where=projects.c.is_default)
@@ -100,6 +102,7 @@ api_tokens = sa.Table(
     sa.Column("revision", sa.Integer, nullable=False, server_default="1"),
     at_column("created_at", nullable=False),
     sa.Index("ix_api_tokens_account", "account_id", "id"),
+    info={"resource": "token"},
 )
 
 one_time_links = sa.Table(

@@ -143,8 +143,8 @@ async def builtin_issuing_id(tx: Tx, account_id: str) -> str:
 async def issue(services: Services, authority_id: str, request: IssueRequest) -> IssuedCertificate:
     """Draft, lint, sign and record one leaf in one transaction: it leaves this room recorded or not at all.
 
-    Asked again with the same reference, returns what was issued then. Raises Refused `ca_not_active`, Invalid
-    `lint_failed`, `profile_unknown`, NotFound.
+    Asked again with the same reference, returns what was issued then. Raises Refused `ca_not_active`, `ca_is_root`,
+    Invalid `lint_failed`, `profile_unknown`, NotFound (also for a CA of another account).
     """
     try:
         return await _issue(services, authority_id, request)
@@ -170,9 +170,15 @@ async def issue_many(
     """Several leaves of one CA for one account, with fresh references, in the caller's transaction; what is wrong with
     one request is its own answer."""
     ca = await _row(tx, authority_id)
+    if any(ca.account_id != request.account_id for request in requests):
+        raise not_found("CA", authority_id)
+    if ca.kind == "root":
+        raise Refused(
+            "ca_is_root", f"{ca.name!r} is a root: it signs CAs and nothing else.", fix="Choose an issuing CA."
+        )
     now = services.clock.now()
     state = ca_state(ca, now)
-    if state is not CaState.ACTIVE or any(ca.account_id != request.account_id for request in requests):
+    if state is not CaState.ACTIVE:
         raise Refused("ca_not_active", f"The CA {ca.name!r} is {state} and can't issue.", fix="Choose an active CA.")
     chain = await _chain(tx, ca)
     results: list[IssuedCertificate | Problem] = []

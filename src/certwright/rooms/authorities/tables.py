@@ -48,6 +48,7 @@ authorities = sa.Table(
     # First start may be interrupted and repeated: one built-in root and one built-in issuing CA per account.
     sa.Index("uq_authorities_builtin", "account_id", "kind", unique=True, postgresql_where=sa.text("builtin")),
     sa.Index("ix_authorities_due", "next_step_at", postgresql_where=sa.text("next_step_at IS NOT NULL")),
+    info={"resource": "authority"},
 )
 
 issued_certificates = sa.Table(

@@ -39,7 +39,7 @@ from certwright.rooms.certificates.ports import (
 )
 from certwright.rooms.certificates.private import PrivateIssuance, issue_private
 from certwright.rooms.certificates.rules import judge_application, renew_at
-from certwright.rooms.certificates.tables import applications, versions
+from certwright.rooms.certificates.tables import CURRENT, applications, versions
 from certwright.rooms.certificates.views import ApplicationView, Detail, Summary, VersionView
 from certwright.rooms.certificates.words import (
     CURRENT_PRIVACY_STATEMENT,
@@ -54,6 +54,7 @@ from certwright.rooms.certificates.words import (
 
 __all__ = [
     "BUILTIN_CA",
+    "CURRENT",
     "CURRENT_PRIVACY_STATEMENT",
     "SORTS",
     "Applicant",

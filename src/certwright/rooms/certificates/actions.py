@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from certwright.kernel.actor import Actor
 from certwright.kernel.ids import new_id
-from certwright.kernel.problems import Invalid, Refused, Stale, not_found
+from certwright.kernel.problems import Forbidden, Invalid, Refused, Stale, not_found
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access, audit, keys, validation
@@ -496,6 +496,7 @@ async def update_certificate(
             changes["notify"] = notify
         if project_id is not None and project_id != row.project_id:
             changes["project_id"] = await access.project_for(tx, actor, "scm:cert:update", project_id)
+            await _may_move(tx, actor, row, changes["project_id"])
             await _move_project(tx, certificate_id, changes["project_id"])
         if changes:
             if not await store.update_certificate(tx, certificate_id, revision, now, **changes):
@@ -512,6 +513,30 @@ async def update_certificate(
                     payload={"auto_renew": auto_renew},
                 )  # fmt: skip
         return await _detail(tx, services, await store.certificate(tx, certificate_id))
+
+
+async def _may_move(tx: Tx, actor: Actor, row: Any, project_id: str) -> None:
+    """Raises Forbidden `move_gives_rights`.
+
+    All access to a certificate moves along with it. So whoever moves one must hold, where it is now, every right to it
+    that the move would give them; and where a private key is held, the right to hand it out, because whoever may
+    export keys in the other project gets it.
+    """
+    resource = f"certificate:{row.id}"
+    gained = {
+        action
+        for action in access.ACTIONS
+        if action.startswith("scm:cert:") and access.decide(actor.grants, action, resource, project_id).allowed
+    }
+    if await store.key_ids(tx, row.id):
+        gained.add("scm:cert:export_key")
+    missing = sorted(a for a in gained if not access.decide(actor.grants, a, resource, row.project_id).allowed)
+    if missing:
+        raise Forbidden(
+            "move_gives_rights", "Moving the certificate would give rights to it that you don't hold where it is now.",
+            field="project_id", fix=f"Ask somebody who holds these in its present project: {', '.join(missing)}.",
+            extra={"actions": missing},
+        )  # fmt: skip
 
 
 async def _move_project(tx: Tx, certificate_id: str, project_id: str) -> None:

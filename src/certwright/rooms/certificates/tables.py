@@ -55,6 +55,15 @@ certificates = sa.Table(
     sa.Index("ix_certificates_sha256", "sha256"),
 )
 
+_current = sa.select(
+    certificates.c.id.label("certificate_id"),
+    certificates.c.account_id,
+    certificates.c.project_id,
+    certificates.c.current_version_id.label("version_id"),
+).subquery("current")
+CURRENT = _current.c
+"""Which version of each certificate is the current one, for statements of other rooms."""
+
 applications = sa.Table(
     "applications",
     metadata,

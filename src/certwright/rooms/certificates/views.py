@@ -15,7 +15,6 @@ from certwright.rooms.certificates.words import CertificateFacts, Operation, Sta
 from certwright.rooms.validation import ValidationState
 from certwright.x509.certificates import CertificateFacts as X509Facts
 
-
 _STATES = {state.value: state for state in State}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from certwright.platform.services import Services
 from certwright.rooms import access, audit, certificates
 from certwright.rooms.certificates import Operation, VersionMaterial
 from certwright.rooms.deployment import rules, store
-from certwright.rooms.deployment.ports import Target, TargetKinds, Workspace
+from certwright.rooms.deployment.ports import Target, TargetKind, TargetKinds, Workspace
 from certwright.rooms.deployment.tables import bindings, rollouts, targets
 from certwright.rooms.deployment.words import (
     BindingView,
@@ -62,18 +63,20 @@ async def create_target(
     region: str = "",
     project_id: str | None = None,
 ) -> TargetView:
-    """A new target; nothing is looked at yet. Raises Invalid for name, region, kind and each field of config."""
+    """A new target; nothing is looked at yet. Raises Invalid for name, region, kind and each field of config, Refused
+    `target_name_taken`, and `server_taken` when a target of any account or project is that server already."""
     name, region = rules.judge_target_name(name), rules.judge_region(region)
-    checked = services.port(TargetKinds).get(kind).check_config(config)
+    connector = services.port(TargetKinds).get(kind)
+    checked = connector.check_config(config)
     now = services.clock.now()
     target_id = new_id("tgt", now)
     async with services.db.begin() as tx:
         project = await access.project_for(tx, actor, "scm:target:create", project_id)
         if not await store.insert_target(
             tx, id=target_id, account_id=actor.account_id, project_id=project, name=name, kind=kind, region=region,
-            config=dict(checked), created_at=now, updated_at=now,
+            config=dict(checked), server=_server_of(connector, checked), created_at=now, updated_at=now,
         ):  # fmt: skip
-            raise _name_taken(name)
+            raise _name_taken(name) if await store.target_name_taken(tx, actor.account_id, name) else _server_taken()
         await audit.record(
             tx, services, actor, "scm:target:create", "target", target_id, project_id=project,
             after={"name": name, "kind": kind, "region": region, "config": dict(checked)},
@@ -107,7 +110,8 @@ async def update_target(
     region: str | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> TargetView:
-    """None leaves a field as it is. Raises Stale, Refused `target_busy` while a rollout is under way."""
+    """None leaves a field as it is. Raises Stale, Refused `target_busy` while a rollout is under way, and as
+    `create_target` does."""
     now = services.clock.now()
     async with services.db.begin() as tx:
         row = await _visible_target(tx, actor, "scm:target:update", target_id, lock=True)
@@ -119,10 +123,15 @@ async def update_target(
         if region is not None:
             values["region"] = rules.judge_region(region)
         if config is not None:
-            values["config"] = dict(services.port(TargetKinds).get(row.kind).check_config(config))
+            connector = services.port(TargetKinds).get(row.kind)
+            values["config"] = dict(connector.check_config(config))
+            server = _server_of(connector, values["config"])
             # A rollout must end where it began.
-            if values["config"] != row.config and await store.has_unfinished_rollout(tx, target_id):
+            moved = values["config"] != row.config or server != row.server
+            if moved and await store.has_unfinished_rollout(tx, target_id):
                 raise _busy(row.name)
+            if not await store.claim_server(tx, target_id, server):
+                raise _server_taken()
         if not await store.update_target(tx, target_id, revision, updated_at=now, **values):
             raise Stale("target_changed", "The target was changed since you read it.", fix="Read it again and repeat.")
         before = {field: getattr(row, field) for field in values}
@@ -224,9 +233,23 @@ async def list_sites(services: Services, actor: Actor, target_id: str) -> tuple[
 
 
 def open_target(services: Services, row: Any) -> Target:
-    """The connector of a target's row."""
+    """The connector of a target's row. Raises Refused `server_changed` when its settings mean another server by now."""
     workspace = Workspace(services.settings.data_dir / "deployments", services.vault)
-    return services.port(TargetKinds).get(row.kind).open(row.config, workspace)
+    connector = services.port(TargetKinds).get(row.kind)
+    # A link may have been set anew since, to what is somebody else's target.
+    if _server_of(connector, row.config) != row.server:
+        raise Refused(
+            "server_changed",
+            f"The settings of {row.name} lead to another server than when they were saved.",
+            fix="Save the target's settings again if that is meant; otherwise put back the link that was changed.",
+        )
+    return connector.open(row.config, workspace)
+
+
+def _server_of(connector: TargetKind, config: Mapping[str, Any]) -> str:
+    # A digest, because what it is made of may be longer than an index takes.
+    text = f"{connector.kind}\n{connector.identity(config)}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 async def _visible_target(tx: Tx, actor: Actor, action: str, target_id: str, *, lock: bool = False) -> Any:
@@ -239,6 +262,14 @@ async def _visible_target(tx: Tx, actor: Actor, action: str, target_id: str, *, 
 
 def _name_taken(name: str) -> Refused:
     return Refused("target_name_taken", f"Another target is called {name!r}.", field="name", fix="Choose another name.")
+
+
+def _server_taken() -> Refused:
+    """Says nothing of whose it is: that may be another account's secret."""
+    return Refused(
+        "server_taken", "This server is a target already, perhaps one you may not see.", field="config",
+        fix="Look for it among your targets, or ask whoever runs Certwright to whom it belongs.",
+    )  # fmt: skip
 
 
 def _busy(name: str) -> Refused:

@@ -72,6 +72,13 @@ class TargetKind(Protocol):
     def check_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """The configuration with defaults filled in; raises Invalid naming the field (`config.nginx`)."""
 
+    def identity(self, config: Mapping[str, Any]) -> str:
+        """What two checked configurations have in common that mean one server, however they name it.
+
+        A server is one target's alone; of what a configuration says, only what can't be varied for the same server may
+        go into it. Quick: it may look at links on the disk, but asks nobody.
+        """
+
     def open(self, config: Mapping[str, Any], workspace: Workspace) -> Target:
         """The target of a checked configuration; cheap, touches nothing."""
 

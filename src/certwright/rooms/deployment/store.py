@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 
 from certwright.platform.db import Tx
 from certwright.rooms.deployment.tables import bindings, rollout_items, rollout_steps, rollouts, sites, targets
@@ -20,7 +21,7 @@ Visible = sa.ColumnElement[bool]
 _TARGET = tuple(
     targets.c[n]
     for n in (
-        "id", "account_id", "project_id", "name", "kind", "region", "config", "health", "health_problem", "software",
+        "id", "account_id", "project_id", "name", "kind", "region", "config", "server", "health", "health_problem", "software",
         "discovered_at", "created_at", "updated_at", "revision",
     )
 )  # fmt: skip
@@ -54,11 +55,8 @@ _ITEM = tuple(
 
 
 async def insert_target(tx: Tx, **values: Any) -> bool:
-    """False when the account has a target of that name."""
-    result = await tx.execute(
-        insert(targets).values(**values).on_conflict_do_nothing(index_elements=["account_id", "name"])
-        .returning(targets.c.id)
-    )  # fmt: skip
+    """False when the account has a target of that name, or any account one for that server."""
+    result = await tx.execute(insert(targets).values(**values).on_conflict_do_nothing().returning(targets.c.id))
     return result.one_or_none() is not None
 
 
@@ -78,7 +76,7 @@ async def target_page(tx: Tx, visible: Visible, *, after: str | None, limit: int
     return (await tx.execute(query)).all()
 
 
-async def target_name_taken(tx: Tx, account_id: str, name: str, but: str) -> bool:
+async def target_name_taken(tx: Tx, account_id: str, name: str, but: str = "") -> bool:
     return bool(
         await tx.scalar(
             sa.select(
@@ -96,6 +94,16 @@ async def update_target(tx: Tx, target_id: str, revision: int, **values: Any) ->
         .values(revision=revision + 1, **values)
     )
     return result.rowcount == 1
+
+
+async def claim_server(tx: Tx, target_id: str, server: str) -> bool:
+    """Make this target the one of that server; False when another is. Undone with the rest when `tx` is."""
+    try:
+        async with tx.begin_nested():
+            await tx.execute(sa.update(targets).where(targets.c.id == target_id).values(server=server))
+    except IntegrityError:
+        return False
+    return True
 
 
 async def record_health(tx: Tx, target_id: str, **values: Any) -> None:

@@ -23,6 +23,9 @@ targets = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("region", sa.Text, nullable=False, server_default=""),
     json_column("config", nullable=False),
+    # Digest of what tells the server from others (`TargetKind.identity`). Unique across accounts and projects: whoever
+    # has a server as a target sees and replaces what it serves.
+    sa.Column("server", sa.Text, nullable=False, unique=True),
     sa.Column("health", sa.Text, _one_of("health", Health), nullable=False, server_default=Health.UNKNOWN.value),
     json_column("health_problem"),
     sa.Column("software", sa.Text, nullable=False, server_default=""),

@@ -22,8 +22,12 @@ log = structlog.get_logger(__name__)
 
 EXPIRY_STEP = "notify.expiry"
 
-# A code that was sent isn't kept in clear.
+# A code isn't kept in clear once it was sent, or given up.
 _SECRET_KINDS = frozenset(("recipient.verification",))
+
+
+def _wiped(row: Any) -> dict[str, Any]:
+    return {"text": "", "html": ""} if row.kind in _SECRET_KINDS else {}
 
 
 async def send_step(services: Services, message_id: str) -> Next:
@@ -50,9 +54,8 @@ async def send_step(services: Services, message_id: str) -> Next:
         await _not_sent(services, row, refusal)
         return None
     async with services.db.begin() as tx:
-        wiped = {"text": "", "html": "", "subject": ""} if row.kind in _SECRET_KINDS else {}
         await store.end_attempt(
-            tx, message_id, sent_at=services.clock.now(), reply=rules.one_line(receipt.reply), **wiped
+            tx, message_id, sent_at=services.clock.now(), reply=rules.one_line(receipt.reply), **_wiped(row)
         )
     return None
 
@@ -69,7 +72,7 @@ async def _not_sent(services: Services, row: Any, refusal: NotSentError) -> None
     pause = None if refusal.permanent else rules.retry_after(row.attempts, now - row.created_at)
     async with services.db.begin() as tx:
         if pause is None:
-            await store.end_attempt(tx, row.id, failed_at=now, failure=refusal.problem.as_dict())
+            await store.end_attempt(tx, row.id, failed_at=now, failure=refusal.problem.as_dict(), **_wiped(row))
         else:
             await store.end_attempt(tx, row.id)
     if pause is None:
@@ -116,12 +119,17 @@ async def version_issued(services: Services, event: Event) -> None:
         if current is None or current.version_id != version_id:
             return  # told late: a newer version is there already
         await store.stop_reminding(tx, event.object_id, but=version_id)
+        now = services.clock.now()
+        first = rules.plan(rules.steps_of(current.not_before, current.not_after), (), now)
+        # Mostly nothing is due for weeks: then the row itself says when to look, and no step runs now.
+        later = now + first.wait if first.send is None and first.wait is not None else None
         new = await store.insert_version(
             tx,
-            {"id": version_id, "certificate_id": event.object_id, "account_id": current.account_id,
+            {"id": version_id, "next_step_at": later, "certificate_id": event.object_id,
+             "account_id": current.account_id,
              "project_id": current.project_id, "not_before": current.not_before, "not_after": current.not_after},
         )  # fmt: skip
-        if new:
+        if new and later is None:
             await services.jobs.start(tx, EXPIRY_STEP, version_id)
 
 

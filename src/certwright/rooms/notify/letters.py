@@ -127,7 +127,8 @@ def expiry_text(
 def verification_text(name: str, code: str, hours: int) -> Text:
     """The message that proves an address belongs to somebody who wants messages."""
     return Text(
-        subject=_("Your code for messages from Certwright: {code}").format(code=code),
+        # Subjects are listed to whoever may see messages, and shown on locked screens: the code stays inside.
+        subject=_("Your code for messages from Certwright"),
         severity="info",
         heading=_("Confirm this address"),
         lead=_(

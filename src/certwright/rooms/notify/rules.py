@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from certwright.kernel.names import parse_dns_name
 from certwright.kernel.problems import Invalid
+from certwright.rooms import accounts
 from certwright.rooms.notify.words import NoticePlan, NoticeStep
 
 _SHORT_LIFE = timedelta(days=100)
@@ -20,10 +20,6 @@ _LONGEST_PAUSE = timedelta(hours=2)
 
 CODE_TRIES = 5
 CODE_LIFE = timedelta(days=1)
-
-# RFC 5322 atext, and the dot between atoms. Quoted local parts are left out on purpose: nobody has one, and every
-# quoting rule is a way to smuggle something into a header.
-_ATEXT = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+/=?^_`{|}~-")
 
 
 def steps_of(not_before: datetime, not_after: datetime) -> tuple[NoticeStep, ...]:
@@ -62,26 +58,16 @@ def retry_after(attempts: int, age: timedelta) -> timedelta | None:
 
 
 def email_address(text: str, *, field: str = "email") -> str:
-    """A deliverable address with its domain in A-labels; raises Invalid `email_invalid`.
-
-    Only plain addresses are taken (dot-atom of RFC 5322 3.4.1), so that none can carry anything but itself.
-    """
-    typed = text.strip()
-    local, at, domain = typed.rpartition("@")
-    plain = bool(at) and 0 < len(local) <= 64 and len(typed) <= 254
-    plain = plain and all(atom and set(atom) <= _ATEXT for atom in local.split("."))
-    try:
-        name = parse_dns_name(domain, field=field) if plain else None
-    except Invalid:
-        name = None
-    if name is None or name.is_wildcard or "." not in name.ascii:
+    """A deliverable address with its domain in A-labels; raises Invalid `email_invalid`."""
+    address = accounts.rules.deliverable_address(text)
+    if address is None:
         raise Invalid(
             "email_invalid",
-            f"{typed[:80]!r} is not an e-mail address that messages can be sent to.",
+            f"{text.strip()[:80]!r} is not an e-mail address that messages can be sent to.",
             field=field,
             fix="Enter an address such as ann@example.com.",
         )
-    return f"{local}@{name.ascii}"
+    return address
 
 
 def display_name(text: str, *, field: str = "name") -> str:

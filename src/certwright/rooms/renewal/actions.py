@@ -12,12 +12,12 @@ import sqlalchemy as sa
 import structlog
 
 from certwright.kernel.actor import Actor, system_actor
-from certwright.kernel.ids import new_id
 from certwright.kernel.problems import NotFound, Refused
 from certwright.platform.events import Event
 from certwright.platform.jobs import Again, Next
 from certwright.platform.services import Services
 from certwright.rooms import access, certificates
+from certwright.rooms.renewal import store
 from certwright.rooms.renewal.rules import why_renew
 from certwright.rooms.renewal.tables import renewals
 
@@ -30,32 +30,15 @@ _RETRY = timedelta(hours=6)
 
 
 async def version_issued(services: Services, event: Event) -> None:
-    """Listener: plan the renewal of the new version and forget the plan for the old one."""
+    """Listener: plan the renewal of the new version and forget the plan for the old one.
+
+    Told late, when a newer version is current or the certificate is gone, it plans nothing: one statement decides.
+    """
+    told = event.payload
+    not_before, not_after = (datetime.fromisoformat(str(told[key])) for key in ("not_before", "not_after"))
+    due = certificates.renew_at(not_before, not_after)
     async with services.db.begin() as tx:
-        version = await certificates.version_material(tx, event.payload["version_id"])
-        current = await certificates.current_version(tx, event.object_id)
-        if version is None or current is None or current.version_id != version.version_id:
-            return  # a newer version came meanwhile, or the certificate is gone: its own event plans it
-        due = certificates.renew_at(version.not_before, version.not_after)
-        plan = {
-            "version_id": version.version_id,
-            "renew_at": due,
-            "not_after": version.not_after,
-            "application_id": None,
-            "started_at": None,
-            "next_step_at": due,
-        }
-        now = services.clock.now()
-        await tx.execute(
-            sa.dialects.postgresql.insert(renewals)
-            .values(
-                id=new_id("rnw", now), certificate_id=version.certificate_id, account_id=version.account_id,
-                project_id=version.project_id, **plan,
-            )
-            .on_conflict_do_update(
-                index_elements=["certificate_id"], set_=plan, where=renewals.c.version_id != version.version_id
-            )
-        )  # fmt: skip
+        await store.plan(tx, event.object_id, str(told["version_id"]), due, not_after, services.clock.now())
 
 
 async def auto_renew_set(services: Services, event: Event) -> None:
@@ -104,7 +87,7 @@ async def renew_step(services: Services, renewal_id: str) -> Next:
 
 
 async def attempt_over(services: Services, event: Event) -> None:
-    """Listener: a renewal that the CA refused or somebody withdrew is tried again later, as long as the version lives."""
+    """Listener: a renewal that was refused or withdrawn is tried again later, as long as the version lives."""
     async with services.db.begin() as tx:
         await tx.execute(
             sa.update(renewals)

@@ -26,6 +26,7 @@ from certwright.rooms.watch.actions import (
 from certwright.rooms.watch.alarms import AlarmFilter, acknowledge, get_alarm, list_alarms
 from certwright.rooms.watch.catalogue import CATALOGUE, AlarmKind, localized, sentence
 from certwright.rooms.watch.metrics import refresh as refresh_metrics
+from certwright.rooms.watch.metrics import text_for as metrics_text
 from certwright.rooms.watch.ports import TrustedRoots
 from certwright.rooms.watch.words import (
     ALARM_CHANGED,
@@ -61,6 +62,7 @@ __all__ = [
     "list_alarms",
     "list_endpoints",
     "localized",
+    "metrics_text",
     "name_of",
     "observations",
     "open_alarms_for",

@@ -26,8 +26,7 @@ VERSION_STEP = "watch.renewal"
 _IN_FLIGHT = 400
 _GATHER_SECONDS = 0.2
 _CLAIM = timedelta(seconds=60)
-# A new version is put in place by rollouts that take minutes; until then the old one being served is no surprise.
-_SETTLE_AFTER_ISSUE = timedelta(hours=1)
+_SETTLE_AFTER_ISSUE = rules.LONGEST_SETTLING
 # Old workers of a server that was just reloaded may finish a handshake with what they had.
 _SETTLE_AFTER_ROLLOUT = timedelta(seconds=30)
 
@@ -39,6 +38,10 @@ async def probe_due(services: Services, roots: actions.RootCache, *, in_flight: 
     a claim ends by itself when its worker dies.
     """
     known = await roots.get(services)
+    async with services.db.begin() as tx:
+        # Twice what anything is put off for, as the clocks of several workers differ a little.
+        now = services.clock.now()
+        await store.call_back(tx, now, now + 2 * max(_CLAIM, timedelta(seconds=services.settings.probe_interval)))
     pending: set[asyncio.Task[actions.Look]] = set()
     probed = 0
     try:
@@ -103,12 +106,17 @@ async def version_issued(services: Services, event: Event) -> None:
                 )
         await alarms.clear_kind(tx, services, certificate_id, OVERDUE, "renewed")
         await store.forget_versions(tx, certificate_id, but=version_id)
+        # Before this moment it can't be overdue, so nothing needs to look.
+        due = certificates.renew_at(current.not_before, current.not_after)
+        overdue = rules.overdue_at(due, current.not_after)
+        later = overdue if overdue > now else None
         watched = await store.watch_version(
             tx,
-            {"id": version_id, "certificate_id": certificate_id, "account_id": current.account_id,
+            {"id": version_id, "next_step_at": later, "certificate_id": certificate_id,
+             "account_id": current.account_id,
              "project_id": current.project_id},
         )  # fmt: skip
-        if watched:
+        if watched and later is None:
             await services.jobs.start(tx, VERSION_STEP, version_id)
 
 

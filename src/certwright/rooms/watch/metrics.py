@@ -1,21 +1,24 @@
 """Gauges of what endpoints serve, under the names existing dashboards know, from values kept by the last probes.
 
-A scrape never touches the database by itself: `refresh` reads one row an endpoint, at most every few seconds, and the
-collector shows what was read.
+A scrape never touches the database by itself: `refresh` reads one row an endpoint, at most every few seconds, and
+`text_for` shows a caller those of their own.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import Counter
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from certwright.kernel.actor import Actor
 from certwright.platform.services import Services
 from certwright.platform.telemetry import REGISTRY
+from certwright.rooms import access
 from certwright.rooms.watch import store
 
 PROBES = Counter("certwright_probes", "Endpoint probes, by outcome", ["outcome"], registry=REGISTRY)
@@ -28,15 +31,10 @@ _LABELS = ("endpoint", "instance", "server_name")
 
 
 class EndpointGauges(Collector):
-    """Shows the rows of the last refresh."""
+    """Shows these rows."""
 
-    def __init__(self) -> None:
-        self.rows: Sequence[Any] = ()
-        self.read_at: float | None = None
-
-    def describe(self) -> list[Any]:
-        """Nothing: registering must not collect."""
-        return []
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.rows = rows
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         success = GaugeMetricFamily("probe_success", "Whether the endpoint answered with TLS", labels=_LABELS)
@@ -59,8 +57,16 @@ class EndpointGauges(Collector):
         yield from (success, earliest, before, after)
 
 
-GAUGES = EndpointGauges()
-REGISTRY.register(GAUGES)
+@dataclass
+class Kept:
+    """The rows of the last refresh, of all accounts; `read_at` by the monotonic clock."""
+
+    rows: Sequence[Any] = ()
+    read_at: float | None = None
+
+
+# In no registry: what is registered is shown to everybody who may read metrics, whatever their account.
+GAUGES = Kept()
 
 
 async def refresh(services: Services) -> None:
@@ -70,3 +76,20 @@ async def refresh(services: Services) -> None:
     GAUGES.read_at = time.monotonic()
     async with services.db.begin() as tx:
         GAUGES.rows = await store.metric_rows(tx, _MOST_ENDPOINTS)
+
+
+def text_for(actor: Actor) -> bytes:
+    """What this process counted, and the gauges of the actor's own endpoints, in Prometheus' text format."""
+    own = CollectorRegistry()
+    own.register(EndpointGauges([row for row in GAUGES.rows if _may_read(actor, row)]))
+    return generate_latest(REGISTRY) + generate_latest(own)
+
+
+def _may_read(actor: Actor, row: Any) -> bool:
+    """Reading metrics is permission enough, but what somebody is kept from listing isn't told here either."""
+    if row.account_id != actor.account_id:
+        return False
+    resource = f"endpoint:{row.id}"
+    listing = access.decide(actor.grants, "alarm:endpoint:list", resource, row.project_id)
+    is_denied = not listing.allowed and listing.policy is not None
+    return not is_denied and access.decide(actor.grants, "iam:metrics:read", resource, row.project_id).allowed

@@ -16,6 +16,7 @@ from certwright.rooms.watch.tables import alarm_history, alarms, endpoints, obse
 Row = Any
 """A row of the table a function names; see tables.py for its columns."""
 
+_CALLED_BACK_AT_ONCE = 5000
 _ANY_ROW: sa.ColumnElement[bool] = sa.true()
 
 
@@ -84,6 +85,18 @@ async def claim_due(tx: Tx, now: datetime, until: datetime, limit: int) -> list[
     )
     claim = sa.update(endpoints).where(endpoints.c.id == due.c.id).values(next_probe_at=until).returning(*endpoints.c)
     return list(await tx.execute(claim))
+
+
+async def call_back(tx: Tx, now: datetime, latest: datetime) -> None:
+    """Make due what was put off beyond `latest`, as only a clock that ran ahead of this one does."""
+    ahead = (
+        sa.select(endpoints.c.id)
+        .where(endpoints.c.next_probe_at > latest)
+        .limit(_CALLED_BACK_AT_ONCE)
+        .with_for_update(skip_locked=True)
+        .cte("ahead")
+    )
+    await tx.execute(sa.update(endpoints).where(endpoints.c.id == ahead.c.id).values(next_probe_at=now))
 
 
 async def note_unchanged(tx: Tx, ids: Sequence[str], at: datetime, interval: timedelta) -> None:
@@ -222,7 +235,7 @@ async def metric_rows(tx: Tx, limit: int) -> list[Row]:
     c = endpoints.c
     select = (
         sa.select(
-            c.id, c.host, c.port, c.sni, c.reachable, c.subject, c.issuer, c.serial, c.not_before, c.not_after,
+            c.id, c.account_id, c.project_id, c.host, c.port, c.sni, c.reachable, c.subject, c.issuer, c.serial, c.not_before, c.not_after,
             c.chain_not_after,
         )
         .where(c.enabled, c.last_probe_at.is_not(None)).order_by(c.id).limit(limit)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from certwright.connectors.target.nginx.config import shown
 from certwright.kernel.problems import Problem, Refused, Unavailable
 from certwright.platform.db import assert_no_transaction
 from certwright.rooms.deployment.words import ConfigFault
@@ -18,11 +20,15 @@ from certwright.rooms.deployment.words import ConfigFault
 _SAID = re.compile(r"\[(?P<level>emerg|error|alert|crit)\] \d+#\d+: (?P<text>.*)")
 _PLACE = re.compile(r" in (?P<file>/.+):(?P<line>\d+)$")
 _CERTIFICATE = re.compile(r'(?:cannot load certificate(?: key)? |SSL_CTX_use_\w+\()"(?P<file>/[^"]+)"')
+_PROGRAM = re.compile(r"/[^\0]*/(nginx|openresty|angie|tengine|freenginx)[A-Za-z0-9._-]{0,32}")
 _MOST_OUTPUT = 64 * 1024 * 1024
+_MOST_LINKS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
+    """`out` may hold surrogates for bytes that are no UTF-8; `err` is fit to be shown."""
+
     code: int
     out: str
     err: str
@@ -59,7 +65,7 @@ async def run(argv: Sequence[str], *, seconds: float, cwd: Path | None = None) -
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-    return Ran(process.returncode or 0, _text(out), _text(err))
+    return Ran(process.returncode or 0, _text(out), shown(_text(err)))
 
 
 def _environment() -> Mapping[str, str]:
@@ -71,20 +77,32 @@ def _text(output: bytes) -> str:
     return output[:_MOST_OUTPUT].decode("utf-8", "surrogateescape")
 
 
-def check_program(path: str) -> None:
-    """Refuse to run what other users of the machine could have put there."""
-    _check_trusted(path, "config.nginx", "program")
+def is_program_name(path: str) -> bool:
+    """Whether an absolute path ends in the name of an nginx or of a known derivative."""
+    return _PROGRAM.fullmatch(path) is not None
 
 
-def check_configuration_file(path: str) -> None:
-    """Refuse a configuration others can write: it can load modules, and runs with our rights."""
-    _check_trusted(path, "config.config", "configuration file")
+def check_program(path: str) -> str:
+    """The file to run, links followed. Refuses what isn't called an nginx itself, and what others could replace."""
+    program = _check_trusted(path, "config.nginx", "program")
+    if not is_program_name(program):
+        raise Refused(
+            "nginx_program_invalid", f"{path} leads to a program that is no nginx.", field="config.nginx",
+            fix="Enter the path of the nginx program itself.",
+        )  # fmt: skip
+    return program
 
 
-def _check_trusted(path: str, field: str, what: str) -> None:
+def check_configuration_file(path: str) -> str:
+    """The real path. Refuses a configuration others can change: it can load modules, and runs with our rights."""
+    return _check_trusted(path, "config.config", "configuration file")
+
+
+def _check_trusted(path: str, field: str, what: str) -> str:
+    """Refuse what other users of the machine could exchange, be it the file or anything on the way to it."""
     try:
-        status = Path(path).stat()
-    except FileNotFoundError:
+        way = list(_way_to(path))
+    except (FileNotFoundError, NotADirectoryError):
         raise Refused(
             "file_missing", f"There is no {what} {path} on this machine.", field=field, fix="Enter its path."
         ) from None
@@ -92,15 +110,54 @@ def _check_trusted(path: str, field: str, what: str) -> None:
         raise Refused(
             "permission_denied", f"Certwright may not look at {path}.", field=field, fix="Give it read permission."
         ) from error
+    real, status = way[-1]
     if not stat.S_ISREG(status.st_mode):
         raise Refused("not_a_regular_file", f"{path} is not a file.", field=field, fix=f"Enter the path of the {what}.")
-    if status.st_uid not in (0, os.geteuid()) or status.st_mode & stat.S_IWOTH:
+    if any(_others_may_change(place, place_status, real) for place, place_status in way):
         raise Refused(
             "untrusted_file",
             f"The {what} {path} can be changed by other users of this machine.",
             field=field,
-            fix="It must belong to root or to the user Certwright runs as, and not be writable by everybody.",
+            fix="It and every directory on the way to it must belong to root or to the user Certwright runs as, and "
+            "not be writable by everybody.",
         )
+    return str(real)
+
+
+def _others_may_change(place: Path, status: os.stat_result, real: Path) -> bool:
+    if status.st_uid not in (0, os.geteuid()):
+        return True
+    if stat.S_ISLNK(status.st_mode) or not status.st_mode & stat.S_IWOTH:
+        return False
+    # In a sticky directory such as /tmp others can't replace what isn't theirs: good enough higher up.
+    return not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX and place != real.parent)
+
+
+def _way_to(path: str) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything that decides what a path means: each directory and link passed, and at last the file. OSError."""
+    at, links = Path("/"), 0
+    yield at, at.lstat()
+    todo = list(Path(path).parts[1:])
+    while todo:
+        part = todo.pop(0)
+        if part == "..":
+            at = at.parent
+            yield at, at.lstat()
+            continue
+        place = at / part
+        status = place.lstat()
+        yield place, status
+        if not stat.S_ISLNK(status.st_mode):
+            at = place
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        target = place.readlink()
+        if target.is_absolute():
+            at, todo = Path("/"), [*target.parts[1:], *todo]
+        else:
+            todo = [*target.parts, *todo]
 
 
 def fault_in(stderr: str) -> ConfigFault:

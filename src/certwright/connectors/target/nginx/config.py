@@ -65,6 +65,16 @@ def split_dump(dump: str) -> dict[str, str]:
     return files
 
 
+def is_main(directives: tuple[Directive, ...]) -> bool:
+    """Whether these are the directives of a main file: nginx starts with no configuration that lacks `events { … }`."""
+    return any(directive.words == ("events",) and directive.block is not None for directive in directives)
+
+
+def shown(text: str) -> str:
+    """Text of a configuration as it can be stored and shown: bytes that are no UTF-8, and NUL, as `\\xe9`."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
 @dataclass(slots=True)
 class _Token:
     text: str

@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certwright.connectors.target.handshake import fingerprint
-from certwright.connectors.target.nginx.config import Server, is_plain_path
+from certwright.connectors.target.nginx.config import Server, is_plain_path, shown
 from certwright.rooms.deployment.words import Address, Installed, Listener, Site, Slot, key_kind
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -44,7 +44,7 @@ def _names_of(certificate: x509.Certificate) -> tuple[str, ...]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
-    dns = [name.lower() for name in names.get_values_for_type(x509.DNSName)]
+    dns = [shown(name.lower()) for name in names.get_values_for_type(x509.DNSName)]
     return (*dns, *(str(ip) for ip in names.get_values_for_type(x509.IPAddress)))
 
 
@@ -72,10 +72,10 @@ def sites_of(
         out.append(
             Site(
                 key=key,
-                names=server.names,
-                listeners=server.listeners,
+                names=tuple(shown(name) for name in server.names),
+                listeners=tuple(replace(one, host=shown(one.host)) for one in server.listeners),
                 slots=slots,
-                source=f"{server.file}:{server.line}",
+                source=f"{shown(server.file)}:{server.line}",
                 addresses=_addresses(index, server, owners, specific, connect_host),
                 protocol=server.protocol,
                 unmanaged_code=code,
@@ -104,9 +104,16 @@ def _why_not(server: Server) -> tuple[str | None, str | None]:
 def _slots(server: Server, read: ReadFile) -> tuple[Slot, ...]:
     out = []
     for certificate, key in zip(server.certificates, server.keys, strict=False):
-        slot = Slot(certificate, key, server.passphrases)
+        passphrases = None if server.passphrases is None else shown(server.passphrases)
+        slot = Slot(shown(certificate), shown(key), passphrases)
         for path in (certificate, key, server.passphrases):
-            if path is not None and not is_plain_path(path):
+            if path is not None and shown(path) != path:
+                slot = replace(
+                    slot,
+                    unmanaged_code="path_not_text",
+                    unmanaged_reason=f"{shown(path)[:200]} is not written in UTF-8, so the file can't be named here.",
+                )
+            elif path is not None and not is_plain_path(path):
                 slot = replace(
                     slot,
                     unmanaged_code="path_with_variable" if "$" in path else "not_a_file",
@@ -138,7 +145,8 @@ def _addresses(
     out = []
     for listener in server.listeners:
         host = listener.host if listener.unix else _reach(listener, specific, connect_host)
-        if host is None:
+        # A socket whose path is no text can't be named in a plan.
+        if host is None or shown(host) != host:
             continue
         names: list[str | None] = [None] if listener.default_server else []
         for name in server.names:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
+import socket
 from collections.abc import Mapping
 from typing import Any
 
+from certwright.connectors.target.nginx.commands import is_program_name
 from certwright.connectors.target.nginx.target import NginxTarget, Options
 from certwright.kernel.problems import Invalid, InvalidFields, Problem
 from certwright.rooms.deployment.ports import Target, Workspace
@@ -17,9 +21,8 @@ _DEFAULTS: Mapping[str, Any] = {
     "reload": None,
     "connect_host": "127.0.0.1",
 }
-_PROGRAM = re.compile(r"/[^\0]*/(nginx|openresty|angie|tengine|freenginx)[A-Za-z0-9._-]{0,32}")
 _UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._-]{0,63}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,252}[A-Za-z0-9])?|::1")
+_LONGEST_PATH = 4096
 # Whoever may create a target could otherwise have the product run any program: only ways to reload a service.
 _RELOADS: Mapping[str, tuple[str | None, ...]] = {
     "systemctl": ("reload", None),
@@ -42,7 +45,8 @@ class NginxKind:
         """Fill in defaults; raises InvalidFields with every wrong field.
 
         `nginx` path of the program · `config` path of its main file · `prefix` as for `nginx -p` · `reload` a list of
-        words (default: `nginx -s reload`) · `connect_host` where listeners on all addresses are reached from here.
+        words (default: `nginx -s reload`) · `connect_host` the address of this machine at which listeners on all
+        addresses are looked at.
         """
         problems: list[Problem] = []
         for field in sorted(set(config) - set(_DEFAULTS)):
@@ -55,7 +59,7 @@ class NginxKind:
                 )
             )
         checked = dict(_DEFAULTS) | {k: v for k, v in config.items() if k in _DEFAULTS and v is not None}
-        if not (isinstance(checked["nginx"], str) and _PROGRAM.fullmatch(checked["nginx"])):
+        if not (_is_path(checked["nginx"]) and is_program_name(checked["nginx"])):
             problems.append(
                 Invalid(
                     "nginx_program_invalid", "The program must be given by its absolute path and be an nginx.",
@@ -64,17 +68,17 @@ class NginxKind:
             )  # fmt: skip
         for field in ("config", "prefix"):
             value = checked[field]
-            if value is not None and not (isinstance(value, str) and value.startswith("/") and "\0" not in value):
+            if value is not None and not _is_path(value):
                 problems.append(
                     Invalid(
                         "path_not_absolute", f"{field} must be an absolute path.", field=f"config.{field}",
                         fix="Begin the path with a slash.",
                     )
                 )  # fmt: skip
-        if not (isinstance(checked["connect_host"], str) and _HOST.fullmatch(checked["connect_host"])):
+        if not _is_this_machine(checked["connect_host"]):
             problems.append(
                 Invalid(
-                    "connect_host_invalid", "connect_host must be a host name or an IP address.",
+                    "connect_host_invalid", "connect_host must be an IP address of this machine.",
                     field="config.connect_host", fix="Leave it out for 127.0.0.1.",
                 )
             )  # fmt: skip
@@ -91,6 +95,10 @@ class NginxKind:
             raise InvalidFields(problems)
         return checked
 
+    def identity(self, config: Mapping[str, Any]) -> str:
+        """The real path of the main file. Not the prefix: the same file under another prefix names the same files."""
+        return os.path.realpath(config["config"])
+
     def open(self, config: Mapping[str, Any], workspace: Workspace) -> Target:
         options = Options(
             nginx=config["nginx"],
@@ -102,6 +110,38 @@ class NginxKind:
             command_seconds=self._command_seconds,
         )
         return NginxTarget(options, workspace)
+
+
+def _is_path(value: object) -> bool:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        return False
+    try:
+        return len(value.encode()) < _LONGEST_PATH
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_this_machine(value: object) -> bool:
+    """Whether it is a loopback address or an address of one of this machine's interfaces. Sends nothing."""
+    if not isinstance(value, str) or "%" in value:
+        return False
+    try:
+        address = ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return False
+    if address.is_loopback:
+        return True
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as asked:
+        # To an address of its own the machine speaks from that very address, and to no other. (Whether it can be bound
+        # says less: a machine may be set to bind addresses it doesn't have.)
+        try:
+            asked.connect((value, 9))
+        except OSError:
+            return False
+        return ipaddress.ip_address(asked.getsockname()[0]) == address
 
 
 def _is_reload(words: object) -> bool:

@@ -27,7 +27,17 @@ from cryptography.hazmat.primitives.serialization import (
 
 from certwright.connectors.target.handshake import NoHandshake, NothingAnswers, fingerprint, served_certificate
 from certwright.connectors.target.nginx import commands
-from certwright.connectors.target.nginx.config import all_listeners, expand, included, parse, split_dump, tls_servers
+from certwright.connectors.target.nginx.config import (
+    Directive,
+    all_listeners,
+    expand,
+    included,
+    is_main,
+    parse,
+    shown,
+    split_dump,
+    tls_servers,
+)
 from certwright.connectors.target.nginx.discover import installed_in, sites_of
 from certwright.connectors.target.nginx.files import (
     ABSENT,
@@ -71,6 +81,7 @@ _HANDSHAKES_AT_ONCE = 20
 _CLEAN_ROUNDS = 3
 _POLL = 0.05
 _BACKUPS_KEPT = 5
+_LARGEST_MAIN_FILE = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +180,10 @@ class NginxTarget:
             return StepResult(Step.TEST, ("Tested already.",))
         async with self._held(plan):
             trial = directory.path / "trial"
-            build = await commands.run([self._options.nginx, "-V"], seconds=self._options.command_seconds)
+            build = await self._program("-V")
             await asyncio.to_thread(_write_trial, trial, plan, build.err)
             try:
-                ran = await commands.run(
-                    [self._options.nginx, "-t", "-p", f"{trial}/", "-c", str(trial / "nginx.conf")],
-                    seconds=self._options.command_seconds,
-                    cwd=trial,
-                )
+                ran = await self._program("-t", "-p", f"{trial}/", "-c", str(trial / "nginx.conf"), cwd=trial)
             finally:
                 await asyncio.to_thread(shutil.rmtree, trial, ignore_errors=True)
         if ran.code:
@@ -354,21 +361,24 @@ class NginxTarget:
         return directory, journal
 
     async def _version(self) -> str:
-        await self._check_trust()
-        ran = await commands.run([self._options.nginx, "-v"], seconds=self._options.command_seconds)
-        lines = (ran.err or ran.out).strip().splitlines()
+        ran = await self._program("-v")
+        lines = shown(ran.err or ran.out).strip().splitlines()
         return lines[0].removeprefix("nginx version: ")[:100] if lines else "nginx"
 
     async def _check_trust(self) -> None:
         await asyncio.to_thread(commands.check_program, self._options.nginx)
-        await asyncio.to_thread(commands.check_configuration_file, self._options.config)
+        await asyncio.to_thread(_check_configuration, self._options.config)
+
+    async def _program(self, *arguments: str, cwd: Path | None = None) -> commands.Ran:
+        """Run the program, after looking again at what it is."""
+        program = await asyncio.to_thread(commands.check_program, self._options.nginx)
+        return await commands.run([program, *arguments], seconds=self._options.command_seconds, cwd=cwd)
 
     async def _nginx(self, *arguments: str) -> commands.Ran:
+        """Run it with the target's configuration, after looking again at what that is."""
+        await asyncio.to_thread(_check_configuration, self._options.config)
         prefix = ("-p", self._options.prefix) if self._options.prefix else ()
-        return await commands.run(
-            [self._options.nginx, *prefix, "-c", self._options.config, *arguments],
-            seconds=self._options.command_seconds,
-        )
+        return await self._program(*prefix, "-c", self._options.config, *arguments)
 
     async def _reload(self) -> None:
         if self._options.reload is None:
@@ -401,8 +411,37 @@ def _wrong_order(plan: Plan, journal: Journal) -> Problem:
 def _read_if_possible(path: str) -> bytes | None:
     try:
         return Path(path).read_bytes()
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in a path
         return None
+
+
+def _check_configuration(path: str) -> None:
+    """Refuse a file that is no nginx configuration, before nginx reads it: its complaints quote what it reads.
+
+    Whoever may create a target could otherwise read the first words of any file that our user can read.
+    """
+    commands.check_configuration_file(path)
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(_LARGEST_MAIN_FILE).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise Refused(
+            "permission_denied", f"Certwright may not read {path}.", field="config.config",
+            fix="Run Certwright as the user that may read the configuration.",
+        ) from error  # fmt: skip
+    if is_main(parse(text, path)) or is_main(_directives(path)):
+        return
+    raise Refused(
+        "not_nginx_configuration",
+        f"{path} is not the main configuration file of an nginx: it has no events block.",
+        field="config.config",
+        fix="Enter the path of nginx's main file, often /etc/nginx/nginx.conf.",
+    )
+
+
+def _directives(main: str) -> tuple[Directive, ...]:
+    """Of the main file as it is on the disk, includes followed."""
+    return expand(_read_configuration(main), main)
 
 
 def _read_configuration(main: str) -> dict[str, str]:
@@ -426,6 +465,8 @@ def _read_configuration(main: str) -> dict[str, str]:
 
 
 def _on_disk(pattern: str, folder: str) -> list[str]:
+    if "\0" in pattern:
+        return []
     base = Path(pattern) if pattern.startswith("/") else Path(folder) / pattern
     names = {str(path): None for path in Path("/").glob(str(base).lstrip("/"))}
     return included(pattern, folder, names)

@@ -186,6 +186,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_projects_account_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
+        info={"project": "id"},
     )
     op.create_index("uq_projects_default", "projects", ["account_id"], unique=True, postgresql_where="is_default")
     op.create_index("uq_projects_name", "projects", ["account_id", sa.literal_column("lower(name)")], unique=True)
@@ -278,6 +279,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_api_tokens_account_id")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_api_tokens_user_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_tokens")),
+        info={"resource": "token"},
     )
     op.create_index("ix_api_tokens_account", "api_tokens", ["account_id", "id"], unique=False)
     op.create_index(op.f("ix_api_tokens_user_id"), "api_tokens", ["user_id"], unique=False)
@@ -315,6 +317,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["parent_id"], ["authorities.id"], name=op.f("fk_authorities_parent_id")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_authorities_project_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_authorities")),
+        info={"resource": "authority"},
     )
     op.create_index(
         "ix_authorities_due",
@@ -679,6 +682,7 @@ def upgrade() -> None:
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("region", sa.Text(), server_default="", nullable=False),
         sa.Column("config", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=False),
+        sa.Column("server", sa.Text(), nullable=False),
         sa.Column("health", sa.Text(), server_default="unknown", nullable=False),
         sa.Column("health_problem", postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), nullable=True),
         sa.Column("software", sa.Text(), server_default="", nullable=False),
@@ -690,6 +694,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_targets_project_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_targets")),
         sa.UniqueConstraint("account_id", "name", name=op.f("uq_targets_account_id_name")),
+        sa.UniqueConstraint("server", name=op.f("uq_targets_server")),
     )
     op.create_index("ix_targets_newest", "targets", ["account_id", "id"], unique=False)
     op.create_table(
