@@ -60,7 +60,8 @@ def problem_classes(trees: dict[Path, ast.Module]) -> dict[str, int]:
 def _own_status(node: ast.ClassDef) -> int | None:
     for line in node.body:
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name) and line.targets[0].id == "status":
-            return line.value.value if isinstance(line.value, ast.Constant) else None
+            value = line.value.value if isinstance(line.value, ast.Constant) else None
+            return value if isinstance(value, int) else None
     return None
 
 
@@ -102,7 +103,7 @@ def all_codes(source: Path = SOURCE) -> list[Said]:
     """Every use of every code, ordered by code; equal ones once."""
     trees = {path: ast.parse(path.read_text()) for path in sorted(source.rglob("*.py"))}
     classes = problem_classes(trees)
-    found = {}
+    found: dict[tuple[str, str, int | None], Said] = {}
     for path, tree in trees.items():
         for said in codes_in(tree, classes, ".".join(path.relative_to(source).with_suffix("").parts[:2])):
             found.setdefault((said.code, said.message, said.status), said)

@@ -23,6 +23,7 @@ from certwright.rooms.access.rules import (
     statements_of,
 )
 from certwright.rooms.access.system import SYSTEM_POLICIES
+from certwright.rooms.access.words import RESOURCES
 
 
 def _allow(*actions: str, resources: tuple[str, ...] = ("*",), project: str | None = None) -> Grant:
@@ -210,6 +211,10 @@ def test_a_document_is_kept_in_one_spelling() -> None:
         (_document(Action=["scm:cert:lst"]), "policy_action_unknown", "document.Statement.0.Action.0"),
         (_document(Action=["scm:cert:list", "xyz:*"]), "policy_action_unknown", "document.Statement.0.Action.1"),
         (_document(Resource=["cert_1"]), "policy_resource", "document.Statement.0.Resource.0"),
+        (_document(Resource=["certifcate:*"]), "policy_resource", "document.Statement.0.Resource.0"),
+        (_document(Resource=["*x:cert_1"]), "policy_resource", "document.Statement.0.Resource.0"),
+        (_document(Resource=["certificate:"]), "policy_resource", "document.Statement.0.Resource.0"),
+        (_document(Resource=["certificate:cert 1"]), "policy_resource", "document.Statement.0.Resource.0"),
         (_document(Resource=[]), "policy_shape", "document.Statement.0.Resource"),
         (_document(Condition={"IpAddress": "192.0.2.1"}), "policy_condition", "document.Statement.0.Condition"),
         (_document(Actions="x"), "policy_shape", "document.Statement.0.Actions"),
@@ -237,6 +242,21 @@ def test_an_unknown_action_names_the_nearest(typed: str, nearest: str | None) ->
     assert problem.extra["nearest"] == nearest
     if nearest is not None:
         assert nearest in problem.fix
+
+
+@pytest.mark.parametrize("kind", sorted(RESOURCES))
+def test_every_kind_can_be_named(kind: str) -> None:
+    for resource in (f"{kind}:*", f"{kind}:some_1", f"*:{kind}_1"):
+        assert checked_document(_document(Resource=[resource]))["Statement"][0]["Resource"] == [resource]
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(InvalidFields) as caught:
+        checked_document(_document(Resource="dns_connection:dns_1"))
+    (problem,) = caught.value.problems
+    assert problem.extra["nearest"] == "dns-connection"
+    assert problem.fix is not None
+    assert "dns-connection:*" in problem.fix
 
 
 _keys = st.sampled_from(["Version", "Statement", "Effect", "Action", "Resource", "x"])

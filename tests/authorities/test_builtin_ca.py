@@ -144,11 +144,20 @@ def test_what_the_lint_refuses_is_neither_signed_nor_recorded(ca: World) -> None
 
 
 def test_another_account_can_not_use_the_ca(ca: World) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(NotFound):
         ca.run(issue(ca, request(ca, account_id=ca.other_account.id)))
     authority_id = ca.run(authorities.list_authorities(ca.services, ca.actor))[0].id
     with pytest.raises(NotFound):
         ca.run(authorities.get_authority(ca.services, ca.other_actor, authority_id))
+
+
+def test_a_root_signs_no_leaf_of_any_kind(ca: World) -> None:
+    root = ca.run(authorities.list_authorities(ca.services, ca.actor))[0]
+    assert root.kind == "root"
+    for profile in ("server", "client"):
+        with pytest.raises(Refused) as caught:
+            ca.run(authorities.issue(ca.services, root.id, request(ca, profile=profile)))
+        assert caught.value.code == "ca_is_root"
 
 
 def test_an_account_without_a_ca_is_told_so(world: World) -> None:

@@ -26,8 +26,8 @@ def door(api: Any, nginx: Nginx) -> Any:
     return api
 
 
-def add_target(door: Any, nginx: Nginx, name: str = "web-1") -> dict[str, Any]:
-    config = {"nginx": str(nginx.binary), "config": str(nginx.conf_path)}
+def add_target(door: Any, nginx: Nginx, name: str = "web-1", **more: str) -> dict[str, Any]:
+    config = {"nginx": str(nginx.binary), "config": str(nginx.conf_path)} | more
     answer = door.post(f"{BASE}/targets", json={"name": name, "config": config})
     assert answer.status_code == 201, answer.text
     made: dict[str, Any] = answer.json()
@@ -119,7 +119,7 @@ def test_targets_and_rollouts_come_in_pages(door: Any, nginx: Nginx) -> None:
     made = []
     for number in range(3):
         door.world.later(seconds=1)
-        made.append(add_target(door, nginx, f"web-{number}")["id"])
+        made.append(add_target(door, nginx, f"web-{number}", config=f"/etc/{number}.conf")["id"])
     first = door.get(f"{BASE}/targets", params={"limit": 2}).json()
     second = door.get(f"{BASE}/targets", params={"limit": 2, "cursor": first["next_cursor"]}).json()
     assert [row["id"] for row in first["items"] + second["items"]] == made[::-1]

@@ -143,11 +143,88 @@ def test_a_target_is_made_read_changed_and_forgotten(room: Room) -> None:
 
 def test_two_targets_of_one_name_are_refused(room: Room) -> None:
     room.target()
-    other = room.target("web-2")
+    other = room.target("web-2", config="/etc/elsewhere/nginx.conf")
     given = {"name": "web-1", "kind": "nginx", "config": {}}
     assert room.refusal(deployment.create_target(room.services, room.actor, **given)).code == "target_name_taken"
     update = deployment.update_target(room.services, room.actor, other.id, revision=1, name="web-1")
     assert room.refusal(update).code == "target_name_taken"
+
+
+def test_a_server_is_the_target_of_one_project_of_one_account(room: Room) -> None:
+    """However its configuration is named, and without telling whose it is."""
+    made = room.target()
+    room.nginx.conf_path.with_name("link.conf").symlink_to(room.nginx.conf_path)
+    for config in (
+        base_config(room),
+        base_config(room) | {"prefix": "/var/empty"},
+        base_config(room) | {"config": f"{room.nginx.directory}/sites/../link.conf"},
+    ):
+        given = {"name": "again", "kind": "nginx", "config": config}
+        for actor in (room.actor, room.world.other_actor):
+            problem = room.refusal(deployment.create_target(room.services, actor, **given))
+            assert problem.code == "server_taken"
+            assert not any(secret in str(problem.as_dict()) for secret in (made.name, made.id, room.world.account.id))
+    room.run(deployment.delete_target(room.services, room.actor, made.id))
+    room.run(
+        deployment.create_target(
+            room.services, room.world.other_actor, name="mine", kind="nginx", config=base_config(room)
+        )
+    )
+
+
+def test_a_target_cannot_be_pointed_at_a_server_that_is_a_target_already(room: Room) -> None:
+    room.target()
+    other = room.target("web-2", config="/etc/elsewhere/nginx.conf")
+    update = deployment.update_target(room.services, room.actor, other.id, revision=1, config=base_config(room))
+    assert room.refusal(update).code == "server_taken"
+    kept = room.run(deployment.get_target(room.services, room.actor, other.id))
+    assert (kept.revision, kept.config["config"]) == (1, "/etc/elsewhere/nginx.conf")
+    same = deployment.update_target(
+        room.services, room.actor, other.id, revision=1, config=dict(kept.config) | {"connect_host": "127.0.0.3"}
+    )
+    assert room.run(same).revision == 2
+
+
+def test_two_requests_for_one_server_make_one_target(room: Room) -> None:
+    given = {"kind": "nginx", "config": base_config(room)}
+
+    async def both() -> list[Any]:
+        made = (deployment.create_target(room.services, room.actor, name=name, **given) for name in ("a", "b"))
+        return await asyncio.gather(*made, return_exceptions=True)
+
+    outcomes = room.run(both())
+    assert sorted(type(one).__name__ for one in outcomes) == ["Refused", "TargetView"]
+
+
+def test_a_link_set_to_another_server_is_not_followed_until_the_target_is_saved_again(room: Room) -> None:
+    link, taken = room.nginx.directory / "current.conf", room.nginx.directory / "taken.conf"
+    for copy in (taken, room.nginx.directory / "free.conf"):
+        copy.write_text(room.nginx.conf_path.read_text())
+    link.symlink_to(room.nginx.conf_path)
+    made = room.target(config=str(link))
+    site = room.sites(made)["a.example"]
+    room.run(
+        deployment.create_target(
+            room.services, room.world.other_actor, name="theirs", kind="nginx",
+            config=base_config(room) | {"config": str(taken)},
+        )
+    )  # fmt: skip
+    link.unlink()
+    link.symlink_to(taken)
+    assert room.refusal(deployment.discover(room.services, room.actor, made.id)).code == "server_changed"
+    preview = deployment.preview(room.services, room.actor, room.certificate("a.example"), [site.id])
+    assert room.refusal(preview).code == "server_changed"
+
+    def save() -> Any:
+        return deployment.update_target(
+            room.services, room.actor, made.id, revision=1, config=base_config(room) | {"config": str(link)}
+        )
+
+    assert room.refusal(save()).code == "server_taken"
+    link.unlink()
+    link.symlink_to("free.conf")
+    assert room.run(save()).revision == 2
+    assert room.sites(made)["a.example"].id == site.id
 
 
 @pytest.mark.parametrize(
@@ -583,24 +660,6 @@ def test_rollouts_of_one_target_wait_for_each_other(room: Room) -> None:
 
 def base_config(room: Room) -> dict[str, str]:
     return {"nginx": str(room.nginx.binary), "config": str(room.nginx.conf_path), "connect_host": "127.0.0.2"}
-
-
-def test_two_targets_that_are_the_same_nginx_exclude_each_other_on_the_machine(room: Room) -> None:
-    one, other = room.target(), room.target("web-2")
-    first, _ = two_sites(room, one)
-    second = room.sites(other)["b.example"]
-    a, b = room.certificate("a.example"), room.certificate("b.example")
-    started = room.deploy(a, first)
-    run_until(room, started, Step.ACTIVATE)
-    later = room.deploy(b, second)
-    run_until(room, later, Step.STAGE)
-    room.run(room.services.jobs.run_step(room.services, deployment.STEP, later.id))
-    waiting = room.rollout(later.id)
-    assert (waiting.next_step, waiting.waiting_for and waiting.waiting_for["code"]) == (Step.STAGE, "target_busy")
-    room.world.drain()
-    room.world.later(minutes=1)
-    assert room.drained(later).state is RolloutState.DEPLOYED
-    assert room.rollout(started.id).state is RolloutState.DEPLOYED
 
 
 # --- new versions ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -275,7 +275,9 @@ def test_reminders_can_be_switched_off_for_a_certificate(world: Any, mails: Mail
 
 
 def code_in(server: MailServer) -> str:
-    found = re.search(r"\b(\d{6})\b", server.mails[-1].message["Subject"])
+    message = server.mails[-1].message
+    assert not re.search(r"\d{6}", message["Subject"]), "subjects are listed to others than the recipient"
+    found = re.search(r"\b(\d{6})\b", message.get_body(("plain",)).get_content())
     assert found is not None
     return found[1]
 
@@ -293,8 +295,25 @@ def test_a_recipient_is_told_of_alarms_only_after_entering_the_code(world: Any, 
     world.later(minutes=1)
     raise_alarm(world)
     assert mails.mails[-1].recipients == ["Carl@ops.example"]
-    sent = [message for message in listed(world) if message.kind == "recipient.verification"]
-    assert [message.subject for message in sent] == [""], "the code isn't kept in clear"
+    assert bodies_of_codes(world) == [("", "")], "the code isn't kept in clear"
+
+
+def bodies_of_codes(world: Any) -> list[tuple[str, str]]:
+    async def read() -> list[tuple[str, str]]:
+        m = notify.tables.messages.c
+        async with world.services.db.begin() as tx:
+            rows = await tx.execute(sa.select(m.text, m.html).where(m.kind == "recipient.verification"))
+        return [(row.text, row.html) for row in rows]
+
+    return cast("list[tuple[str, str]]", world.run(read()))
+
+
+def test_a_code_that_nobody_took_is_not_kept_either(world: Any, mails: MailServer) -> None:
+    world.run(notify.create_recipient(world.services, world.actor, name="Carl", email="carl@ops.example"))
+    mails.recipient_replies.append("550 5.1.1 no such user")
+    world.drain()
+    assert [notify.state_of(message).name for message in listed(world)] == ["failed"]
+    assert bodies_of_codes(world) == [("", "")]
 
 
 def test_a_code_has_limited_tries_and_time(world: Any, mails: MailServer) -> None:

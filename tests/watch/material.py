@@ -84,9 +84,10 @@ async def put_binding(world: Any, certificate_id: str, *, slot: str = "only", si
             target_id, site_id = new_id("tgt", now), new_id("site", now)
             await tx.execute(
                 sa.insert(deployment.targets).values(
-                    id=target_id, name=target_id, kind="nginx", config={}, created_at=now, updated_at=now, **tenant
+                    id=target_id, name=target_id, kind="nginx", config={}, server=target_id, created_at=now,
+                    updated_at=now, **tenant,
                 )
-            )
+            )  # fmt: skip
             await tx.execute(
                 sa.insert(deployment.sites).values(
                     id=site_id, target_id=target_id, key="k", label="www", names=["www.example.test"], facts={},

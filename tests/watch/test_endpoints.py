@@ -12,10 +12,9 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings as hypothesis_settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from prometheus_client import generate_latest
 
+from certwright.kernel.actor import Actor, Grant, Statement
 from certwright.kernel.problems import Forbidden, Invalid, NotFound, Problem, Refused, Stale
-from certwright.platform.telemetry import REGISTRY
 from certwright.rooms import certificates, watch
 from certwright.rooms.watch import actions, alarms, metrics, store
 from certwright.rooms.watch.chains import Roots
@@ -532,13 +531,39 @@ def test_counts_and_gauges_show_what_the_last_probes_found(world: Any) -> None:
     assert world.run(counted()) == watch.Counts({"critical": 1}, 1, 1, 0)
     metrics.GAUGES.read_at = None
     world.run(watch.refresh_metrics(world.services))
-    text = generate_latest(REGISTRY).decode()
+    text = watch.metrics_text(world.actor).decode()
     line = next(line for line in text.splitlines() if line.startswith("x509_cert_not_after{"))
     assert f'endpoint="{endpoint_id}"' in line
     assert float(line.rpartition(" ")[2]) == expired.certificate.not_valid_after_utc.timestamp()
     assert f'instance="127.0.0.1:{server.port}"' in line
     assert "probe_success{" in text
     assert "probe_ssl_earliest_cert_expiry{" in text
+    assert "certwright_probes_total{" in text
+
+
+@pytest.mark.parametrize(
+    ("extra", "shown"),
+    [
+        ((), True),
+        ((Statement("Deny", ("alarm:endpoint:list",)),), False),
+        ((Statement("Deny", ("alarm:*",), ("endpoint:other",)),), True),
+        ((Statement("Deny", ("iam:metrics:read",), ("endpoint:*",)),), False),
+    ],
+    ids=["metrics-only", "no-lists", "another-denied", "no-metrics-of-endpoints"],
+)
+def test_gauges_show_their_own_account_what_nothing_denies(
+    world: Any, extra: tuple[Statement, ...], shown: bool
+) -> None:
+    expired = issue(NAME, **span(world, left=-1, life=90))
+    with tls_server(expired) as server:
+        endpoint_id = add(world, server)
+        world.drain()
+    metrics.GAUGES.read_at = None
+    world.run(watch.refresh_metrics(world.services))
+    grant = Grant("test", (Statement("Allow", ("iam:metrics:read",)), *extra))
+    reader = Actor("user", world.actor.id, "x", world.account.id, (grant,), world.actor.user_id)
+    assert (endpoint_id in watch.metrics_text(reader).decode()) == shown
+    assert endpoint_id not in watch.metrics_text(world.other_actor).decode()
 
 
 def test_known_roots_make_a_chain_trusted(world: Any) -> None:

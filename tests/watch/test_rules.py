@@ -145,6 +145,11 @@ def test_an_address_not_permitted_says_nothing() -> None:
     assert rules.judge(failed("denied", failures=9), EXPECTED, NOW).facts == ()
 
 
+def test_a_resolver_of_ours_that_is_away_says_nothing_about_any_endpoint() -> None:
+    assert rules.judge(failed("resolver_away", failures=9), EXPECTED, NOW).facts == ()
+    assert rules.judge(failed("dns", failures=9), EXPECTED, NOW).facts != ()
+
+
 def test_the_worst_address_speaks_and_all_are_named() -> None:
     expiring, expired = seen(left=5 * DAY), replace(seen(left=-DAY), address="192.0.2.8")
     good = replace(seen(), address="192.0.2.9")

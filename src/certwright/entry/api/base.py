@@ -78,7 +78,7 @@ def request_id_of(request: Request) -> str:
 
 
 def address_of(request: Request) -> str:
-    """The address of whoever is connected; what a trusted proxy says is put there by the server."""
+    """The address of whoever is connected: a proxy's own, because headers that tell another can be made up."""
     return request.client.host if request.client else "unknown"
 
 

@@ -41,6 +41,9 @@ async def readyz(request: Request) -> Response:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}},
 )
 async def metrics(call: Caller = CALLER) -> Response:
-    """Counters of this process, and what the endpoints of the caller's account served. Behind a proxy on this machine everybody comes from loopback: a token is needed."""
+    """Counters of this process, and what the endpoints of the caller's account served.
+
+    Behind a proxy on this machine everybody comes from loopback: a token is needed.
+    """
     await watch.refresh_metrics(call.services)
     return Response(watch.metrics_text(call.actor), media_type=CONTENT_TYPE_LATEST)

@@ -168,9 +168,16 @@ def apply(
     }
     if csr:
         application["csr"] = read_file(csr)
-    if applicant or email or phone:
-        application["applicant"] = {"name": applicant or "", "email": email or "", "phone": phone or ""}
+    if not phone and sys.stdin.isatty():
+        phone = typer.prompt("Your phone number, for questions about this application")
     with open_api() as api:
+        # Whoever is signed in, unless somebody else is named.
+        me = api.get("/me").get("user") or {}
+        application["applicant"] = {
+            "name": applicant or me.get("name", ""),
+            "email": email or me.get("email", ""),
+            "phone": phone or "",
+        }
         if certificate:
             document = api.post(path_of(find(api, certificate), "application"), application)
         else:

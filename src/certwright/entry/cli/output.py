@@ -111,7 +111,9 @@ def dig(item: Mapping[str, Any], key: str) -> Any:
 def cell(value: Any, *, full: bool = False) -> str:
     """One value in few words; never with a tab or a line break in it."""
     match value:
-        case None | "" | [] | {}:
+        case None | "":
+            return "-"
+        case list() | Mapping() if not value:
             return "-"
         case bool():
             return "yes" if value else "no"

@@ -66,7 +66,9 @@ def _may_grant(actor: Actor, wanted: Sequence[Grant]) -> None:
 def _may_lift(actor: Actor, held: Sequence[Grant]) -> None:
     """Raises Forbidden `more_than_held`: taking a Deny off anybody, oneself too, gives what it kept back."""
     given = [
-        Grant(grant.policy, tuple(Statement("Allow", s.actions, s.resources) for s in grant.statements), grant.project_id)
+        Grant(
+            grant.policy, tuple(Statement("Allow", s.actions, s.resources) for s in grant.statements), grant.project_id
+        )
         for grant in held
     ]
     _may_grant(actor, given)

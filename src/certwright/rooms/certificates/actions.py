@@ -219,6 +219,8 @@ async def _submit(tx: Tx, services: Services, actor: Actor, row: Any, judged: Ju
     values: dict[str, Any] = {}
     if first:
         values = {
+            # Without the key there is no new CSR, so nobody but its owner can renew it.
+            "auto_renew": row.auto_renew and judged.csr_der is None,
             "draft": None,
             "primary_name": judged.names[0],
             "names": list(judged.names),
@@ -500,7 +502,7 @@ async def update_certificate(
             await _move_project(tx, certificate_id, changes["project_id"])
         if changes:
             if not await store.update_certificate(tx, certificate_id, revision, now, **changes):
-                raise Stale("revision_stale", "The certificate was changed since you read it.", fix="Read it again.")
+                raise Stale("changed_meanwhile", "The certificate was changed since you read it.", fix="Read it again.")
             shown = {key: value for key, value in changes.items() if key != "search_text"}
             before = {key: getattr(row, key) for key in shown}
             await audit.record(

@@ -99,6 +99,13 @@ def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
             if facts.uploaded:
                 return _refuse(operation, facts, "it was uploaded, so its CA is not reached from here",
                                "Apply for a new certificate with the same names.")  # fmt: skip
+            if facts.has_version and not facts.has_key:
+                return Refused(
+                    "reissue_needs_csr",
+                    "This certificate's CSR was uploaded: a reissue needs a new CSR from you.",
+                    fix="Apply for a new certificate with a new CSR.",
+                    extra=_context(operation, facts),
+                )
             return _in_state(operation, facts, (State.ISSUED,))
         case Operation.REVOKE:
             if facts.uploaded:
@@ -117,6 +124,9 @@ def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
             if facts.uploaded:
                 return _refuse(operation, facts, "it was uploaded, so it can't be renewed from here",
                                "Apply for a certificate with the same names.")  # fmt: skip
+            if facts.has_version and not facts.has_key:
+                return _refuse(operation, facts, "its CSR was uploaded, so only you can make the next one",
+                               "Apply for a new certificate with a new CSR in time.")  # fmt: skip
             return _in_state(operation, facts, tuple(s for s in State if s not in (State.EXPIRED, State.REVOKED)))
         case Operation.UPDATE:
             return None
@@ -248,9 +258,10 @@ def judge_application(application: Application, *, public_ca: bool) -> JudgedApp
                 )
             )
         typed = typed or csr_names
-    names = _names(typed, problems) if typed or not problems else []
-    domain_type = _domain_type(application.domain_type, names, problems, public_ca=public_ca) if names else None
-    methods = _methods(application, names, problems)
+    places = _names(typed, problems) if typed or not problems else {}
+    names = list(places)
+    domain_type = _domain_type(application.domain_type, places, problems, public_ca=public_ca) if names else None
+    methods = _methods(application, places, problems)
     applicant = _applicant(application.applicant, problems)
     if not application.consent:
         problems.append(
@@ -299,7 +310,8 @@ def _ip_refused(text: str, field: str) -> Problem:
     )
 
 
-def _names(typed: Sequence[str], problems: list[Problem]) -> list[DnsName]:
+def _names(typed: Sequence[str], problems: list[Problem]) -> dict[DnsName, int]:
+    """The good names in the order typed, each with its place, so that later rules can point at it."""
     if not typed:
         problems.append(
             Invalid("names_missing", "No domain name is given.", field="names", fix="Enter at least one name.")
@@ -313,8 +325,8 @@ def _names(typed: Sequence[str], problems: list[Problem]) -> list[DnsName]:
                 fix="Split the names over several certificates.",
             )
         )
-        return []
-    names: list[DnsName] = []
+        return {}
+    names: dict[DnsName, int] = {}
     for index, text in enumerate(typed):
         field = f"names[{index}]"
         if looks_like_ip(text):
@@ -330,15 +342,15 @@ def _names(typed: Sequence[str], problems: list[Problem]) -> list[DnsName]:
                 Invalid("name_repeated", f"The name {name.unicode} is given twice.", field=field, fix="Remove one.")
             )
             continue
-        names.append(name)
+        names[name] = index
     return names
 
 
 def _domain_type(
-    asked: str | None, names: Sequence[DnsName], problems: list[Problem], *, public_ca: bool
+    asked: str | None, names: Mapping[DnsName, int], problems: list[Problem], *, public_ca: bool
 ) -> DomainType | None:
     wildcards = [name for name in names if name.is_wildcard]
-    for index, name in enumerate(names):
+    for name, index in names.items():
         if public_ca and is_internal(name):
             problems.append(
                 Invalid(
@@ -392,7 +404,7 @@ def _domain_type(
     return domain_type
 
 
-def _methods(application: Application, names: Sequence[DnsName], problems: list[Problem]) -> dict[str, str]:
+def _methods(application: Application, names: Mapping[DnsName, int], problems: list[Problem]) -> dict[str, str]:
     for field, method in [("validation_method", application.validation_method)] + [
         (f"per_name_methods.{name[:80]}", method) for name, method in application.per_name_methods.items()
     ]:
@@ -411,7 +423,7 @@ def _methods(application: Application, names: Sequence[DnsName], problems: list[
                         field="per_name_methods", fix="Remove it, or add the name.")
             )  # fmt: skip
         chosen[ascii_name] = method
-    for index, name in enumerate(names):
+    for name, index in names.items():
         if name.is_wildcard and chosen.get(name.ascii, application.validation_method) == "file":
             problems.append(
                 Invalid(

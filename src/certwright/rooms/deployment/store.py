@@ -21,8 +21,8 @@ Visible = sa.ColumnElement[bool]
 _TARGET = tuple(
     targets.c[n]
     for n in (
-        "id", "account_id", "project_id", "name", "kind", "region", "config", "server", "health", "health_problem", "software",
-        "discovered_at", "created_at", "updated_at", "revision",
+        "id", "account_id", "project_id", "name", "kind", "region", "config", "server", "health", "health_problem",
+        "software", "discovered_at", "created_at", "updated_at", "revision",
     )
 )  # fmt: skip
 _SITE = tuple(

@@ -370,6 +370,8 @@ async def look(services: Services, row: Any, roots: Roots) -> Look:
         addresses = (await services.egress.resolve(row.host))[:_MAX_ADDRESSES]
     except EgressProblem as problem:
         code = {"egress_denied": "denied", "egress_dns": "dns"}.get(problem.code, "refused")
+        if problem.extra.get("outcome") in ("timeout", "unreachable"):
+            code = "resolver_away"
         address = str(problem.extra.get("address", ""))
         failed = Observation(address, started, problem=code, detail=problem.message, failures=row.failures + 1)
         return Look(row.id, started, (failed,))
@@ -449,7 +451,9 @@ async def record(services: Services, looks: Sequence[Look]) -> None:
         standing = await store.open_alarms(tx, list(rows))
         for endpoint_id, row in rows.items():
             found = by_id[endpoint_id]
-            if not row.enabled or (row.last_probe_at is not None and row.last_probe_at > found.started_at):
+            last = row.last_probe_at
+            is_old = last is not None and found.started_at < last <= now + rules.CLOCKS_DIFFER
+            if not row.enabled or is_old:
                 continue
             fresh = False
             expected = await _expectation(tx, row, found, now)

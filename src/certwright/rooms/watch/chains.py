@@ -26,7 +26,10 @@ class UnreadableError(Exception):
 
 
 # What cryptography raises for certificates that break the format in one way or another.
-_BAD = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_BAD = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 
 
 @contextmanager

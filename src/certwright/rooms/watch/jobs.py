@@ -39,9 +39,10 @@ async def probe_due(services: Services, roots: actions.RootCache, *, in_flight: 
     """
     known = await roots.get(services)
     async with services.db.begin() as tx:
-        # Twice what anything is put off for, as the clocks of several workers differ a little.
+        # The longest that anything is put off: a claim, or the interval and what it is spread by.
+        longest = max(_CLAIM, 1.1 * timedelta(seconds=services.settings.probe_interval))
         now = services.clock.now()
-        await store.call_back(tx, now, now + 2 * max(_CLAIM, timedelta(seconds=services.settings.probe_interval)))
+        await store.call_back(tx, now, now + longest + rules.CLOCKS_DIFFER)
     pending: set[asyncio.Task[actions.Look]] = set()
     probed = 0
     try:

@@ -37,6 +37,10 @@ _MAJOR_FRACTION = 0.15
 # A new version is put in place by rollouts that take minutes; until then the old one being served is no surprise.
 LONGEST_SETTLING = timedelta(hours=1)
 
+# So much the clocks of workers that share the work may differ. What is later than that allows was written by a clock
+# that ran ahead, and must not keep anybody from looking until that time has really come.
+CLOCKS_DIFFER = timedelta(minutes=1)
+
 # How much of the time between "renew now" and the end may pass before somebody should look.
 _OVERDUE_SLACK = 0.2
 
@@ -52,8 +56,9 @@ def judge(observation: Observation, expectation: Expectation, now: datetime) -> 
         facts.append(replace(exception, addresses=(observation.address,)))
     undecided: frozenset[str] = frozenset()
     if expectation.fingerprint is not None and chain.fingerprint != expectation.fingerprint:
-        # Much later than any time to settle: written by a clock that ran ahead.
-        if expectation.settle_until is not None and now < expectation.settle_until < now + 2 * LONGEST_SETTLING:
+        # Later than any time to settle: written by a clock that ran ahead.
+        latest = now + LONGEST_SETTLING + CLOCKS_DIFFER
+        if expectation.settle_until is not None and now < expectation.settle_until <= latest:
             undecided = frozenset((DIFFERS,))
         else:
             facts.append(
@@ -70,8 +75,9 @@ def judge(observation: Observation, expectation: Expectation, now: datetime) -> 
 
 
 def _without_certificate(observation: Observation, expectation: Expectation) -> Verdict:
-    # An address the operator hasn't opened was never looked at: nothing can be said about it.
-    unseen = observation.problem == "denied"
+    # An address the operator hasn't opened was never looked at, nor was one that our own resolver could not be asked
+    # for: nothing can be said about them, and an outage here must not raise an alarm for every endpoint there is.
+    unseen = observation.problem in ("denied", "resolver_away")
     if unseen or (not observation.reachable and observation.failures < expectation.confirm):
         return Verdict(undecided=frozenset(ENDPOINT_KINDS))
     problem = observation.problem or "no_certificate"

@@ -235,8 +235,8 @@ async def metric_rows(tx: Tx, limit: int) -> list[Row]:
     c = endpoints.c
     select = (
         sa.select(
-            c.id, c.account_id, c.project_id, c.host, c.port, c.sni, c.reachable, c.subject, c.issuer, c.serial, c.not_before, c.not_after,
-            c.chain_not_after,
+            c.id, c.account_id, c.project_id, c.host, c.port, c.sni, c.reachable, c.subject, c.issuer, c.serial,
+            c.not_before, c.not_after, c.chain_not_after,
         )
         .where(c.enabled, c.last_probe_at.is_not(None)).order_by(c.id).limit(limit)
     )  # fmt: skip

@@ -33,7 +33,10 @@ def installed_in(content: bytes | None) -> Installed | None:
         kind = key_kind(certificate.public_key())
         names = _names_of(certificate)
     # Whatever was put into the file by hand: a certificate we can't read is shown as none, and can be replaced.
-    except (ValueError, TypeError, x509.UnsupportedGeneralNameType, x509.DuplicateExtension, UnsupportedAlgorithm):
+    except (
+        ValueError, TypeError, x509.InvalidVersion, x509.UnsupportedGeneralNameType, x509.DuplicateExtension,
+        UnsupportedAlgorithm,
+    ):  # fmt: skip
         return None
     der = certificate.public_bytes(Encoding.DER)
     return Installed(fingerprint(der), names, certificate.not_valid_after_utc, kind)

@@ -97,7 +97,7 @@ class NginxKind:
 
     def identity(self, config: Mapping[str, Any]) -> str:
         """The real path of the main file. Not the prefix: the same file under another prefix names the same files."""
-        return os.path.realpath(config["config"])
+        return os.path.realpath(str(config["config"]))
 
     def open(self, config: Mapping[str, Any], workspace: Workspace) -> Target:
         options = Options(
