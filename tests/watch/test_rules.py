@@ -134,6 +134,13 @@ def test_a_different_certificate_is_tolerated_until_a_rollout_settles() -> None:
     assert [fact.kind for fact in later.facts] == [DIFFERS]
 
 
+def test_a_time_to_settle_from_a_clock_that_ran_ahead_does_not_silence_the_alarm() -> None:
+    expected = Expectation("www.example.com", fingerprint="aa", settle_until=NOW + 365 * DAY)
+    assert [fact.kind for fact in rules.judge(seen(fingerprint="bb"), expected, NOW).facts] == [DIFFERS]
+    newest = replace(expected, settle_until=NOW + rules.LONGEST_SETTLING)
+    assert rules.judge(seen(fingerprint="bb"), newest, NOW).undecided == {DIFFERS}
+
+
 def test_one_failure_after_success_says_nothing_yet() -> None:
     expected = Expectation("www.example.com", confirm=2)
     verdict = rules.judge(failed("refused", failures=1), expected, NOW)
