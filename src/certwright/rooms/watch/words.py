@@ -108,8 +108,8 @@ class Observation:
     """One look at one address of an endpoint.
 
     `problem` is a stable code when no certificate was got (`dns`, `resolver_away`, `denied`, `no_route`, `refused`,
-    `timeout`, `starttls`, `tls`, `no_certificate`, `unreadable`), `detail` a sentence about it. `failures` counts the looks in a
-    row that got no certificate, this one included. `latency` is in seconds.
+    `timeout`, `starttls`, `tls`, `no_certificate`, `unreadable`), `detail` a sentence about it. `failures` counts the
+    looks in a row that got no certificate, this one included. `latency` is in seconds.
     """
 
     address: str
