@@ -404,13 +404,35 @@ def test_a_password_must_be_long_and_not_guessable(password: str, code: str | No
     "email",
     [
         "", "ann", "ann@", "@x.example", "a b@x.example", "ann@example", "a@b@c.example", "a@x..example",
-        "a\n@x.example", "x" * 250 + "@x.example", "<a@x.example>", "a@.example", "a@x.example.",
+        "a\n@x.example", "x" * 250 + "@x.example", "<a@x.example>", "a@.example", "a@x.example.", "jörg@x.example",
+        ".a@x.example", "a.@x.example", '"a"@x.example', "x" * 65 + "@x.example", "a@*.x.example", "a@ x.example",
+        "a@[192.0.2.7]", "a@" + "ü" * 60 + ".example",
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(email: str) -> None:
     with pytest.raises(Invalid) as caught:
         rules.normal_email(email)
     assert (caught.value.code, caught.value.field) == ("email_invalid", "email")
+
+
+@given(st.text(max_size=300) | st.emails())
+def test_an_address_is_kept_in_one_spelling_that_mail_can_be_sent_to(text: str) -> None:
+    try:
+        address = rules.normal_email(text)
+    except Invalid:
+        assert rules.sought_email(text) == text.strip().lower()[:254]
+        return
+    assert rules.normal_email(address) == address == rules.sought_email(text) == address.lower()
+    assert address.isascii()
+    assert len(address) <= 254
+
+
+def test_a_person_signs_in_with_the_domain_as_they_write_it(ann: Any) -> None:
+    user, link = ann.run(people.invite_user(ann.services, _actor(ann), email="Bo@Bücher.example", name="Bo"))
+    assert user.email == "bo@xn--bcher-kva.example"
+    ann.run(accounts.use_password_link(ann.services, link.secret, PASSWORD))
+    for typed in ("bo@bücher.example", "BO@BÜCHER.example", "bo@xn--bcher-kva.example"):
+        assert ann.run(accounts.sign_in(ann.services, typed, PASSWORD, address="192.0.2.1")).user.id == user.id
 
 
 @given(st.text(max_size=300))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -255,6 +256,31 @@ def test_a_cursor_of_a_shape_reads_back_or_is_refused(text: str) -> None:
         code = problem.code
     assert back == text
     assert code == "cursor_invalid"
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2026-03-01T12:00:00+02:00", "2026-03-01T10:00:00+00:00"),
+        ("0001-01-01T00:00:00+00:00", "0001-01-01T00:00:00+00:00"),
+        ("0001-01-01T00:00:00+00:01", None),
+        ("9999-12-31T23:59:59-00:01", None),
+        ("2026-03-01T12:00:00", None),
+        ("yesterday", None),
+    ],
+)
+def test_a_moment_in_a_cursor_is_one_of_utcs_calendar(text: str, utc: str | None) -> None:
+    if utc is not None:
+        assert read_cursor(cursor_for(text), datetime).isoformat() == utc
+        return
+    with pytest.raises(Invalid) as caught:
+        read_cursor(cursor_for(text), datetime)
+    assert caught.value.code == "cursor_invalid"
+
+
+def test_a_moment_outside_of_utcs_calendar_is_refused_by_its_field(api: Any) -> None:
+    document = api.get("/api/v1/audit-events?since=0001-01-01T00:00:00%2B14:00").json()
+    assert (document["status"], document["field"]) == (422, "since")
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "x", "-1"])

@@ -201,7 +201,11 @@ def test_a_form_larger_than_a_mebibyte_is_refused(api: Any, web: SignIn) -> None
         ("/endpoints/new", {"host": "a.example.com", "port": "x"}, "That is not a whole number."),
         ("/endpoints/new", {"host": "a.example.com", "port": "70000"}, "70000 is not a port."),
         ("/dns/new", {"name": "ns", "zones": "example.com", "port": "53"}, "DNS server is missing"),
-        ("/access/users", {"name": "", "email": "nobody"}, "That is not an e-mail address."),
+        (
+            "/access/users",
+            {"name": "", "email": "nobody"},
+            "That is not an e-mail address that messages can be sent to.",
+        ),
         ("/access/groups", {"name": ""}, "The name must have"),
         ("/access/policies/new", {"name": "p", "document": "{"}, "not well-formed JSON: line 1"),
         (

@@ -73,3 +73,17 @@ def test_a_file_that_is_not_toml_is_refused_with_its_path(tmp_path: Path, conten
         load_settings({"CERTWRIGHT_CONFIG": str(file)})
     assert caught.value.code == "config_unreadable"
     assert str(file) in caught.value.message
+
+
+def test_a_misspelt_variable_is_refused_with_the_setting_that_is_meant() -> None:
+    with pytest.raises(Problem) as caught:
+        load_settings({"CERTWRIGHT_ALLOWED_NETWORK": "10.0.0.0/8"})
+    assert (caught.value.code, caught.value.field) == ("setting_unknown", "CERTWRIGHT_ALLOWED_NETWORK")
+    assert "CERTWRIGHT_ALLOWED_NETWORKS" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "variable", ["CERTWRIGHT_URL", "CERTWRIGHT_TOKEN", "CERTWRIGHT_CA_FILE", "CERTWRIGHT_APPLICANT"]
+)
+def test_variables_of_the_command_line_are_no_settings_and_let_through(variable: str) -> None:
+    assert load_settings({variable: "x"}).listen

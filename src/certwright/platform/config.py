@@ -6,6 +6,7 @@ Environment wins over the file: `CERTWRIGHT_LISTEN=0.0.0.0:8443` or `listen = "0
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -28,6 +29,9 @@ from pydantic import (
 from certwright.kernel.problems import Invalid, InvalidFields, Problem
 
 PREFIX = "CERTWRIGHT_"
+
+# Read by the command line and at start, not settings of the product.
+_OF_THE_COMMAND_LINE = ("config", "url", "token", "ca_file")
 
 
 def _split(value: object) -> object:
@@ -133,6 +137,13 @@ def load_settings(environ: Mapping[str, str] | None = None, overrides: Mapping[s
             ) from error  # fmt: skip
     for variable, value in environ.items():
         key = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and key not in Settings.model_fields and key not in _OF_THE_COMMAND_LINE:
+            meant = difflib.get_close_matches(key, Settings.model_fields, 1, 0.8)
+            if meant:
+                raise Invalid(
+                    "setting_unknown", f"There is no setting {variable}.", field=variable,
+                    fix=f"Perhaps {PREFIX}{meant[0].upper()} is meant.",
+                )  # fmt: skip
         if variable.startswith(PREFIX) and key in Settings.model_fields:
             given[key], source[key] = value, variable
     for key, value in (overrides or {}).items():

@@ -170,7 +170,9 @@ def bindings(
 
 def deploy(
     certificate: certificates.Certificate,
-    sites: Annotated[list[str], typer.Argument(help="Ids or labels of sites; all sites of one server with --target.")],
+    sites: Annotated[
+        list[str] | None, typer.Argument(help="Ids or labels of sites; none means all sites of --target.")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="Only look for sites on this server.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of other certificates there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
@@ -180,7 +182,7 @@ def deploy(
 ) -> None:
     """Put a certificate on sites, with a test before and a look from outside after; undone if that fails."""
     with open_api() as api:
-        body = {"certificate_id": certificates.find(api, certificate), "site_ids": _site_ids(api, sites, target)}
+        body = {"certificate_id": certificates.find(api, certificate), "site_ids": _site_ids(api, sites or [], target)}
         if dry_run:
             plan = api.post("/deployments/preview", body)
             if as_json:
@@ -206,6 +208,10 @@ def deploy(
 def _site_ids(api: Api, wanted: list[str], target: str | None) -> list[str]:
     chosen = [_target(api, target)] if target else [t["id"] for t in api.pages("/targets", limit=None)]
     known = [site for target_id in chosen for site in api.get(f"/targets/{target_id}/sites")["items"]]
+    if not wanted:
+        if target is None:
+            raise CliError("usage", "Say which sites.", "Name them, or all of a server with --target.", exit_code=USAGE)
+        return [site["id"] for site in known]
     ids = []
     for text in wanted:
         found = [s["id"] for s in known if text in (s["id"], s["label"]) or text in s["names"]]

@@ -477,6 +477,8 @@ async def _validation(call: Call, certificate_id: str, problem: Problem | None =
             }
             for domain in domains
         ],
+        "under_way": detail.summary.state
+        in (State.PENDING_DOMAIN_VALIDATION, State.TO_BE_ISSUED, State.VERIFYING_REISSUE),
         "waiting": detail.validation is not None and not detail.validation.all_valid,
         "issued": detail.summary.state is State.ISSUED,
         "can_check": detail.allowed[Operation.VERIFY_DOMAINS] is None and call.allowed("scm:validation:check"),

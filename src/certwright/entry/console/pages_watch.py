@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from starlette.responses import Response
@@ -108,6 +109,11 @@ async def acknowledge(call: Call) -> Response:
 # --- endpoints ------------------------------------------------------------------------------------------------------
 
 
+def _over(not_after: datetime | None, seen: datetime | None) -> bool:
+    """Whether what was served had run out when it was last seen."""
+    return not_after is not None and seen is not None and not_after <= seen
+
+
 def _endpoint_line(row: Any) -> dict[str, Any]:
     if not row.enabled:
         tone, text = "idle", _("Switched off")
@@ -117,6 +123,8 @@ def _endpoint_line(row: Any) -> dict[str, Any]:
         tone, text = "bad", _("Does not answer")
     elif row.fingerprint is None:
         tone, text = "bad", _("Serves no certificate")
+    elif _over(row.not_after, row.last_probe_at):
+        tone, text = "bad", _("Expired")
     elif row.expected_fingerprint and row.expected_fingerprint != row.fingerprint:
         tone, text = "warn", _("Serves another certificate")
     else:
@@ -188,6 +196,8 @@ async def create_endpoint(call: Call) -> Response:
 def _observation(row: Any) -> dict[str, Any]:
     if row.problem:
         tone, text = "bad", _("No certificate")
+    elif _over(row.not_after, row.last_seen):
+        tone, text = "bad", _("Expired")
     elif row.intended is False:
         tone, text = "warn", _("Serves another certificate")
     else:

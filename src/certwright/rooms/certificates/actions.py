@@ -528,7 +528,10 @@ async def _may_move(tx: Tx, actor: Actor, row: Any, project_id: str) -> None:
     gained = {
         action
         for action in access.ACTIONS
-        if action.startswith("scm:cert:") and access.decide(actor.grants, action, resource, project_id).allowed
+        # Uploading makes another one; it is no right to this one.
+        if action.startswith("scm:cert:")
+        and action != "scm:cert:upload"
+        and access.decide(actor.grants, action, resource, project_id).allowed
     }
     if await store.key_ids(tx, row.id):
         gained.add("scm:cert:export_key")

@@ -274,6 +274,11 @@ async def _look_again(tx: Tx, services: Services, certificate_id: str) -> None:
             await _bind(tx, services, row.id, binding[0])
         else:
             await services.jobs.start(tx, actions.PROBE_STEP, row.id)
+    # Endpoints added by hand serve the same names: whoever fixed a site wants their alarms to clear now, too.
+    current = await certificates.current_version(tx, certificate_id)
+    if current is not None:
+        named = await store.endpoints_named(tx, current.account_id, current.names)
+        await services.jobs.start(tx, actions.PROBE_STEP, *named)
 
 
 async def rollout_failed(services: Services, event: Event) -> None:

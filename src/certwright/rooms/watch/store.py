@@ -55,6 +55,15 @@ async def endpoints_of_certificate(tx: Tx, certificate_id: str) -> list[Row]:
     return list(await tx.execute(select.with_for_update()))
 
 
+async def endpoints_named(tx: Tx, account_id: str, names: Sequence[str]) -> list[str]:
+    """Ids of the account's endpoints that are asked for one of these names; at most 100."""
+    e = endpoints.c
+    named = sa.or_(e.sni.in_(names), e.host.in_(names))
+    return list(
+        (await tx.scalars(sa.select(e.id).where(e.account_id == account_id, e.enabled, named).limit(100))).all()
+    )
+
+
 async def endpoint_page(tx: Tx, where: Sequence[sa.ColumnElement[bool]], *, after: str | None, limit: int) -> list[Row]:
     select = sa.select(endpoints).where(*where).order_by(endpoints.c.id.desc()).limit(limit)
     if after is not None:
