@@ -98,7 +98,7 @@ def wait_until(there: Callable[[], bool], process: subprocess.Popen[bytes], log:
     deadline = time.monotonic() + _PATIENCE
     while not there():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise DemoError(f"{what} didn't start: {tail(log, 1)}")
+            raise DemoError(f"{what} didn't start: {tail(log, 5)}")
         time.sleep(0.02)
 
 
@@ -218,8 +218,9 @@ class Knot:
         self.zone = zone
         self.key_name = "demo-key"
         self.secret = base64.b64encode(secrets.token_bytes(32)).decode()
-        (self.port,) = free_ports(1)
+        self.port = 0
         self.log = directory / "knot.log"
+        self._directory = directory
         self._config = directory / "knot.conf"
         self._process: subprocess.Popen[bytes] | None = None
         (directory / "db").mkdir(parents=True)
@@ -228,6 +229,10 @@ class Knot:
             f"$ORIGIN {zone}.\n$TTL 60\n@ SOA ns1.{zone}. hostmaster.{zone}. 1 3600 600 86400 5\n"
             f"@ NS ns1.{zone}.\nns1.{zone}. A {LOOPBACK}\n{records}"
         )
+
+    def _configure(self) -> None:
+        (self.port,) = free_ports(1)
+        directory, zone = self._directory, self.zone
         self._config.write_text(
             f"server:\n    rundir: {directory}\n    listen: [ {LOOPBACK}@{self.port} ]\n    udp-workers: 1\n"
             "    tcp-workers: 1\n    background-workers: 1\n"
@@ -243,8 +248,17 @@ class Knot:
         self._config.chmod(0o600)
 
     def start(self) -> None:
-        self._process = start([self.program, "-c", str(self._config)], log=self.log)
-        wait_until(self._serves, self._process, self.log, "Knot DNS")
+        # Between finding a free port and listening on it somebody else may take it.
+        for attempts_left in (2, 1, 0):
+            self._configure()
+            self._process = start([self.program, "-c", str(self._config)], log=self.log)
+            try:
+                wait_until(self._serves, self._process, self.log, "Knot DNS")
+                return
+            except DemoError:
+                stop(self._process)
+                if not attempts_left:
+                    raise
 
     def _serves(self) -> bool:
         return answers(self.port) and bool(self.ask(self.zone, "SOA"))
