@@ -69,7 +69,12 @@ def _end_with_parent() -> None:
 
 
 def start(
-    command: Sequence[str], *, log: Path, environ: Mapping[str, str] | None = None, pipe: bool = False
+    command: Sequence[str],
+    *,
+    log: Path,
+    environ: Mapping[str, str] | None = None,
+    pipe: bool = False,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """A process in a group of its own, so that Ctrl-C reaches us alone and we stop things in order.
 
@@ -78,7 +83,7 @@ def start(
     with log.open("ab") as out:
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if pipe else out, stderr=out, env=environ,
-            start_new_session=True, preexec_fn=_end_with_parent,
+            start_new_session=True, preexec_fn=_end_with_parent, cwd=cwd,
         )  # fmt: skip
 
 
@@ -236,6 +241,8 @@ class Knot:
         self._config.write_text(
             f"server:\n    rundir: {directory}\n    listen: [ {LOOPBACK}@{self.port} ]\n    udp-workers: 1\n"
             "    tcp-workers: 1\n    background-workers: 1\n"
+            # Its working directory: the path of a socket must fit into 107 bytes, however long the directory's is.
+            "control:\n    listen: /proc/self/cwd/knot.sock\n"
             "log:\n  - target: stderr\n    any: info\n"
             f"database:\n    storage: {directory}/db\n    journal-db-max-size: 16M\n    kasp-db-max-size: 16M\n"
             "    timer-db-max-size: 16M\n"
@@ -251,7 +258,7 @@ class Knot:
         # Between finding a free port and listening on it somebody else may take it.
         for attempts_left in (2, 1, 0):
             self._configure()
-            self._process = start([self.program, "-c", str(self._config)], log=self.log)
+            self._process = start([self.program, "-c", str(self._config)], log=self.log, cwd=self._directory)
             try:
                 wait_until(self._serves, self._process, self.log, "Knot DNS")
                 return
