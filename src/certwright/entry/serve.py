@@ -189,6 +189,7 @@ async def _stop(
 class _Server(uvicorn.Server):
     """Leaves signals to us: one stop must end web, worker and database in order."""
 
+    # uvicorn gives this hook no type we could repeat.
     @contextlib.contextmanager
     def capture_signals(self):  # type: ignore[no-untyped-def]
         yield

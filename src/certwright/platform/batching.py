@@ -47,7 +47,7 @@ class Coalescer(Generic[Key, Item, Result]):
     async def _write_one(self, key: Key, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._run(key, [item for item, _ in batch])
-        # Whatever went wrong belongs to the requests that wait for it, not to this task.
+        # Not swallowed (BLE001): whatever went wrong is handed to the requests that wait for it.
         except Exception as error:  # noqa: BLE001
             for _, answer in batch:
                 if not answer.done():
