@@ -58,9 +58,19 @@ async def probed(
     columns = ("id", "account_id", "project_id", "host", "port", "sni", "starttls", "origin", "created_at")
     if not await connection.fetchval("SELECT EXISTS (SELECT FROM endpoints WHERE sni = $1)", f"p0.{name}"):
         await connection.copy_records_to_table("endpoints", records=records, columns=columns)
-        # The first look raises an alarm for each, as the certificate there has expired: that isn't what is measured.
+        # The first look raises an alarm for each, as the certificate there has expired, and writes to people about it:
+        # that isn't what is measured.
         await _look(connection)
+        await _all_told(connection)
     return count / await _look(connection)
+
+
+async def _all_told(connection: asyncpg.Connection[Any]) -> None:
+    begun = time.perf_counter()
+    while await connection.fetchval("SELECT EXISTS (SELECT FROM events WHERE delivered_at IS NULL)"):
+        if time.perf_counter() - begun > _PATIENCE:
+            raise TimeoutError("the events were not all delivered")
+        await asyncio.sleep(0.1)
 
 
 async def _look(connection: asyncpg.Connection[Any]) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from certwright.platform.events import Event, events
+from certwright.platform.events import DELIVER, Event, events
 from certwright.platform.services import Services
 from tests.conftest import World
 
@@ -102,3 +103,105 @@ def test_delivered_events_are_forgotten_after_a_week(world: World) -> None:
     world.clock.move(timedelta(days=2))
     world.run(forget_delivered(world.services))
     assert world.run(rows(world)) == []
+
+
+async def deliver(world: World, event_id: str) -> bool:
+    return await world.services.jobs.run_step(world.services, DELIVER, event_id)
+
+
+def crowd(world: World, size: int, kind: str = "toy.crowd") -> list[str]:
+    """Ids of events published together."""
+
+    async def publish_crowd() -> None:
+        async with world.services.db.begin() as tx:
+            await world.services.events.publish_many(
+                tx, kind, [(world.account.id, f"toy_{number}", {}) for number in range(size)]
+            )
+
+    world.run(publish_crowd())
+    return sorted(str(row.id) for row in world.run(rows(world)) if row.delivered_at is None)
+
+
+def test_events_that_wait_together_are_told_together_and_once(world: World) -> None:
+    told: list[list[str]] = []
+
+    async def hear(services: Services, batch: Sequence[Event]) -> None:
+        told.append([event.object_id for event in batch])
+
+    world.services.events.subscribe_batch("toy.crowd", "one", hear)
+    ids = crowd(world, 130)
+    for event_id in ids:
+        world.run(deliver(world, event_id))
+    assert [len(batch) for batch in told] == [100, 30]
+    assert len({object_id for batch in told for object_id in batch}) == 130
+    assert all(row.delivered_at and row.next_step_at is None for row in world.run(rows(world)))
+
+
+def test_other_kinds_are_not_taken_along(world: World) -> None:
+    told: list[str] = []
+
+    async def hear(services: Services, batch: Sequence[Event]) -> None:
+        told.extend(event.kind for event in batch)
+
+    for kind in ("toy.crowd", "toy.else"):
+        world.services.events.subscribe_batch(kind, "one", hear)
+    first, *_ = crowd(world, 2)
+    crowd(world, 2, "toy.else")
+    world.run(deliver(world, first))
+    assert told == ["toy.crowd", "toy.crowd"]
+
+
+def test_a_batch_with_a_failure_falls_apart_and_the_good_ones_are_told(world: World) -> None:
+    heard: list[str] = []
+    deaf_to = {"toy_3"}
+
+    async def hear(services: Services, batch: Sequence[Event]) -> None:
+        if deaf_to & {event.object_id for event in batch}:
+            raise ZeroDivisionError
+        heard.extend(event.object_id for event in batch)
+
+    world.services.events.subscribe_batch("toy.crowd", "one", hear)
+    ids = crowd(world, 5)
+    world.run(deliver(world, ids[0]))
+    assert heard == []
+    world.later(hours=2)
+    world.drain()
+    assert sorted(heard) == ["toy_0", "toy_1", "toy_2", "toy_4"]
+    deaf_to.clear()
+    world.later(hours=2)
+    world.drain()
+    assert sorted(heard) == ["toy_0", "toy_1", "toy_2", "toy_3", "toy_4"]
+
+
+def test_events_of_a_killed_worker_are_told_by_the_next_when_its_lease_ends(world: World) -> None:
+    async def killed(services: Services, batch: Sequence[Event]) -> None:
+        raise KeyboardInterrupt
+
+    world.services.events.subscribe_batch("toy.crowd", "one", killed)
+    ids = crowd(world, 3)
+    with pytest.raises(KeyboardInterrupt):
+        world.run(deliver(world, ids[0]))
+    told: list[str] = []
+
+    async def hear(services: Services, batch: Sequence[Event]) -> None:
+        told.extend(event.object_id for event in batch)
+
+    world.services.events.subscribe_batch("toy.crowd", "one", hear)
+    assert not world.run(deliver(world, ids[1]))
+    world.later(seconds=world.services.settings.step_lease + 1)
+    world.run(deliver(world, ids[1]))
+    assert sorted(told) == ["toy_0", "toy_1", "toy_2"]
+
+
+def test_a_job_for_an_event_told_already_takes_care_of_what_waits(world: World) -> None:
+    told: list[list[str]] = []
+
+    async def hear(services: Services, batch: Sequence[Event]) -> None:
+        told.append([event.object_id for event in batch])
+
+    world.services.events.subscribe_batch("toy.crowd", "one", hear)
+    first, _ = crowd(world, 2)
+    world.run(deliver(world, first))
+    crowd(world, 1)
+    world.run(deliver(world, first))
+    assert [len(batch) for batch in told] == [2, 1]

@@ -1,6 +1,7 @@
 """Events: what travels up. A row written in the same transaction as the change; delivering it is a step of that row.
 
-Listeners are content to hear an event twice. Rooms subscribe at wiring and never learn who else listens.
+Listeners are content to hear an event twice. Rooms subscribe at wiring and never learn who else listens. Events of one
+kind that wait together are delivered together, so that a thousand certificates cost each listener a few transactions.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from certwright.kernel.clock import Clock
 from certwright.kernel.ids import new_id
 from certwright.kernel.problems import Problem
-from certwright.platform.db import Tx, at_column, id_column, json_column, metadata, step_columns
+from certwright.platform.db import Tx, at_column, id_column, is_one_of, json_column, metadata, step_columns
 from certwright.platform.jobs import Jobs, Next
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Event:
 
 
 Listener = Callable[["Services", Event], Awaitable[None]]
+BatchListener = Callable[["Services", Sequence[Event]], Awaitable[None]]
+"""Hears several events of one kind in the order they were published; one that fails hears them again one at a time."""
+
+_TOGETHER = 100
 
 
 class Events:
@@ -66,11 +71,20 @@ class Events:
     def __init__(self, clock: Clock, jobs: Jobs) -> None:
         self._clock = clock
         self._jobs = jobs
-        self._listeners: dict[str, dict[str, Listener]] = {}
-        jobs.register(DELIVER, events, self._deliver)
+        self._listeners: dict[str, dict[str, BatchListener]] = {}
+        jobs.register(DELIVER, events, self._deliver, takes_along=True)
 
     def subscribe(self, kind: str, name: str, listener: Listener) -> None:
         """`name` is stored when the listener has heard an event: keep it stable across releases."""
+
+        async def one_by_one(services: Services, told: Sequence[Event]) -> None:
+            for event in told:
+                await listener(services, event)
+
+        self.subscribe_batch(kind, name, one_by_one)
+
+    def subscribe_batch(self, kind: str, name: str, listener: BatchListener) -> None:
+        """For kinds that come in crowds."""
         self._listeners.setdefault(kind, {})[name] = listener
 
     async def publish(
@@ -91,39 +105,91 @@ class Events:
             for account_id, object_id, payload in happenings
         ]  # fmt: skip
         await tx.execute(sa.insert(events), rows)
-        await self._jobs.announce(tx, DELIVER, *(str(row["id"]) for row in rows))
+        # One job for many of them: its step takes the others along.
+        await self._jobs.announce(tx, DELIVER, *(str(row["id"]) for row in rows[::_TOGETHER]))
 
     async def _deliver(self, services: Services, event_id: str) -> Next:
-        """Step: let each listener hear it that has not; one that fails is tried again without disturbing the others."""
+        """Step: let each listener hear it that has not, together with what else of its kind waits.
+
+        One listener that fails is tried again without disturbing the others. A batch with a failure falls apart: the
+        step's own event is tried again like any other row, and those taken along become steps of their own.
+        """
+        lease = services.clock.now() + self._jobs.lease
         async with services.db.begin() as tx:
-            row = (await tx.execute(sa.select(events).where(events.c.id == event_id))).one_or_none()
-        if row is None or row.delivered_at is not None:
+            own = (await tx.execute(sa.select(events).where(events.c.id == event_id))).one_or_none()
+            if own is None:
+                return None
+            again = own.delivered_at is None and (own.heard or own.step_attempts)
+            along = [] if again else await self._take_along(tx, own, lease)
+        rows = along if own.delivered_at else [own, *along]
+        if not rows:
             return None
-        event = Event(row.id, row.kind, row.account_id, row.object_id, row.payload, row.at)
-        heard = set(row.heard)
+        heard, failure = await self._tell(services, rows, own.heard if again else ())
+        now = services.clock.now()
+        told = {"heard": sorted(heard), "delivered_at": None if failure else now}
+        async with services.db.begin() as tx:
+            # The step's own row is given back by the job that claimed it.
+            await tx.execute(
+                sa.update(events).where(events.c.id == own.id, events.c.delivered_at.is_(None)).values(**told)
+            )
+            if along:
+                await self._give_back(tx, [row.id for row in along], lease, told, now if failure else None)
+        if failure is not None and own.delivered_at is None:
+            raise failure
+        return None
+
+    async def _tell(
+        self, services: Services, rows: Sequence[Any], heard_before: Sequence[str]
+    ) -> tuple[set[str], Exception | None]:
+        """(listeners that have heard all of it, the last failure)."""
+        kind = rows[0].kind
+        told = [Event(row.id, row.kind, row.account_id, row.object_id, row.payload, row.at) for row in rows]
+        heard = set(heard_before)
         failure: Exception | None = None
-        for name, listener in self._listeners.get(row.kind, {}).items():
+        for name, listener in self._listeners.get(kind, {}).items():
             if name in heard:
                 continue
             try:
-                await listener(services, event)
+                await listener(services, told)
             except Problem as problem:
-                log.warning("a listener refused an event", listener=name, kind=event.kind, code=problem.code)
+                log.warning("a listener refused an event", listener=name, kind=kind, code=problem.code)
                 failure = problem
             # One listener's mistake must not keep the others from hearing; the step fails after all had their turn.
             except Exception as mistake:
-                log.exception("a listener failed", listener=name, kind=event.kind)
+                log.exception("a listener failed", listener=name, kind=kind)
                 failure = mistake
             else:
                 heard.add(name)
-        async with services.db.begin() as tx:
-            at = None if failure else services.clock.now()
-            await tx.execute(
-                sa.update(events).where(events.c.id == event_id).values(heard=sorted(heard), delivered_at=at)
+        return heard, failure
+
+    async def _take_along(self, tx: Tx, own: Any, lease: datetime) -> list[Any]:
+        """Events of the same kind that nobody has heard or is delivering, leased like the step's own."""
+        e = events.c
+        waiting = (
+            sa.select(e.id)
+            .where(
+                e.kind == own.kind, e.id != own.id, e.next_step_at.is_not(None), e.delivered_at.is_(None),
+                e.step_attempts == 0, sa.or_(e.step_lease_until.is_(None), e.step_lease_until <= self._clock.now()),
             )
-        if failure is not None:
-            raise failure
-        return None
+            .order_by(e.next_step_at).limit(_TOGETHER - 1).with_for_update(skip_locked=True)
+        )  # fmt: skip
+        taken = await tx.execute(
+            sa.update(events).where(e.id.in_(waiting.scalar_subquery())).values(step_lease_until=lease).returning(*e)
+        )
+        return sorted(taken, key=lambda row: str(row.id))
+
+    async def _give_back(
+        self, tx: Tx, ids: Sequence[str], lease: datetime, told: Mapping[str, Any], again_at: datetime | None
+    ) -> None:
+        """End the leases of those taken along that are still ours; what failed is tried alone at `again_at`."""
+        free: dict[str, Any] = {"step_lease_until": None, "next_step_at": again_at}
+        if again_at is not None:
+            free["step_attempts"] = 1  # not to be taken along again
+        await tx.execute(
+            sa.update(events)
+            .where(is_one_of(events.c.id, ids), events.c.step_lease_until == lease)
+            .values(**told, **free)
+        )
 
 
 async def forget_delivered(services: Services) -> None:

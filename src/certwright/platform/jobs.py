@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,14 @@ from asyncpg.exceptions import InterfaceError, PostgresError
 from pgqueuer.adapters.drivers.asyncpg import AsyncpgDriver
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.domain.models import Job
+from pgqueuer.domain.settings import db_settings
 from pgqueuer.errors import RetryRequested
 from pgqueuer.queries import Queries
 
 from certwright.kernel.clock import Clock
 from certwright.kernel.problems import Problem
-from certwright.platform.db import Database, Tx
+from certwright.platform.batching import Coalescer
+from certwright.platform.db import Database, Tx, is_one_of
 from certwright.platform.telemetry import STEP_SECONDS, STEPS_TOTAL
 
 if TYPE_CHECKING:
@@ -54,11 +56,16 @@ class Again(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A named step of the rows of one table."""
+    """A named step of the rows of one table.
+
+    One that `takes_along` moves other rows that wait, too: a process then runs one at a time, and those asked for
+    meanwhile only if they were not taken along.
+    """
 
     name: str
     table: sa.Table
     run: StepFunction
+    takes_along: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +95,10 @@ class Jobs:
         self.chores: list[Chore] = []
         self._enqueue_sql = Queries(_NO_DRIVER).qbq.build_enqueue_query("skip")
 
-    def register(self, name: str, table: sa.Table, run: StepFunction) -> None:
+    def register(self, name: str, table: sa.Table, run: StepFunction, *, takes_along: bool = False) -> None:
         if name in self.steps:
             raise RuntimeError(f"the step {name} is registered twice")
-        self.steps[name] = Step(name, table, run)
+        self.steps[name] = Step(name, table, run, takes_along)
 
     def every(self, name: str, interval: timedelta, run: Callable[[Services], Awaitable[None]]) -> None:
         self.chores.append(Chore(name, interval, run))
@@ -134,6 +141,21 @@ class Jobs:
             total += len(ids)
         return total
 
+    async def take_over(self, db: Database) -> int:
+        """End the leases of dead workers and hand out their jobs at once; returns how many leases. Only for a moment in
+        which no worker can be alive: a living one would run its step beside the next."""
+        ended = 0
+        async with db.begin() as tx:
+            for step in self.steps.values():
+                leased = sa.update(step.table).where(step.table.c.step_lease_until.is_not(None))
+                ended += (await tx.execute(leased.values(step_lease_until=None))).rowcount
+            queue = sa.table(db_settings().queue_table, sa.column("status"), sa.column("heartbeat"))
+            picked = sa.cast(queue.c.status, sa.Text) == "picked"
+            long_ago = sa.func.now() - timedelta(days=1)
+            # To PgQueuer they are jobs of a worker not heard of for long, as they would be a while later.
+            await tx.execute(sa.update(queue).where(picked).values(heartbeat=long_ago))
+        return ended
+
     async def _enqueue(self, tx: Tx, step: str, ids: list[str], dedupe: list[str | None]) -> None:
         count = len(ids)
         await tx.exec_driver_sql(
@@ -170,6 +192,21 @@ class Jobs:
         STEPS_TOTAL.labels(name, outcome).inc()
         structlog.contextvars.unbind_contextvars("step", "object_id")
         return True
+
+    async def run_waiting(self, services: Services, name: str, ids: Sequence[str]) -> list[bool]:
+        """Run a step that takes along: the first of these rows, then those it did not take. One answer each, in order;
+        False where another worker holds the row."""
+        t = self.steps[name].table
+        ran = dict.fromkeys(ids, True)
+        left = list(ran)
+        while left:
+            ran[left[0]] = await self.run_step(services, name, left[0])
+            if not left[1:]:
+                break
+            async with services.db.read() as tx:
+                still = is_one_of(t.c.id, left[1:]) & t.c.next_step_at.is_not(None)
+                left = list((await tx.scalars(sa.select(t.c.id).where(still).order_by(t.c.id))).all())
+        return [ran[row_id] for row_id in ids]
 
     async def _claim(self, db: Database, table: sa.Table, object_id: str) -> Claim | None:
         """The row with a fresh lease; None while another worker holds it. A row that is gone is claimed by everybody:
@@ -300,10 +337,22 @@ class Worker:
 
         connection.add_termination_listener(connection_lost)
 
+        async def run_waiting(name: str, ids: Sequence[str]) -> list[bool]:
+            return await jobs.run_waiting(self._services, name, ids)
+
+        waiting: Coalescer[str, str, bool] = Coalescer(run_waiting)
+
         def entrypoint(name: str) -> None:
+            takes_along = jobs.steps[name].takes_along
+
             async def handle(job: Job) -> None:
                 object_id = (job.payload or b"").decode()
-                if not await jobs.run_step(self._services, name, object_id):
+                ran = (
+                    await waiting.submit(name, object_id)
+                    if takes_along
+                    else await jobs.run_step(self._services, name, object_id)
+                )
+                if not ran:
                     raise RetryRequested(delay=timedelta(seconds=1), reason="the row is held by another worker")
 
             manager.entrypoint(name)(handle)
