@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from certwright.kernel.ids import is_id, new_id
+from certwright.kernel.ids import first_id, is_id, new_id
 from certwright.kernel.problems import Invalid, InvalidFields, NotFound, not_found
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -17,6 +17,12 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 def test_a_later_id_sorts_after_an_earlier_one(milliseconds: int) -> None:
     later = NOW + timedelta(milliseconds=milliseconds)
     assert new_id("cert", NOW) < new_id("cert", later)
+
+
+@given(st.integers(min_value=1, max_value=10**9))
+def test_the_first_id_of_a_moment_parts_what_was_made_before_from_the_rest(milliseconds: int) -> None:
+    then = NOW + timedelta(milliseconds=milliseconds)
+    assert new_id("cert", NOW) < first_id("cert", then) <= new_id("cert", then)
 
 
 def test_ids_of_one_moment_differ() -> None:

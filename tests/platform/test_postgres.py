@@ -259,6 +259,29 @@ def test_six_processes_starting_at_once_share_one_server_and_the_last_one_out_st
     asyncio.run(scenario())
 
 
+def test_who_is_alone_stays_so_while_that_matters_and_others_wait(
+    home: Path, embedded: Callable[..., EmbeddedPostgres]
+) -> None:
+    async def go() -> None:
+        first, second = embedded(home / "pg"), embedded(home / "pg")
+        await first.start()
+        async with first.while_alone() as alone:
+            assert alone
+            joining = asyncio.create_task(second.start())
+            await asyncio.sleep(0.1)
+            assert not joining.done(), "nobody joins while somebody counts on being alone"
+        await joining
+        for one in (first, second):
+            async with one.while_alone() as alone:
+                assert not alone
+        await second.stop()
+        async with first.while_alone() as alone:
+            assert alone
+        await first.stop()
+
+    asyncio.run(go())
+
+
 def test_the_server_outlives_a_killed_starter_and_the_next_one_connects_to_it(home: Path) -> None:
     async def scenario() -> None:
         first = await User.begin(home / "data")

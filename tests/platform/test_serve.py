@@ -9,9 +9,11 @@ import pytest
 
 from certwright.entry import wiring
 from certwright.entry.serve import first_start, running_services
+from certwright.entry.web_certificate import WebCertificate
 from certwright.kernel.problems import Unavailable
 from certwright.platform.config import Settings
-from certwright.rooms import accounts, authorities
+from certwright.rooms import accounts, authorities, certificates
+from tests.conftest import World
 
 
 def settings(tmp_path: Path, url: str) -> Settings:
@@ -45,3 +47,23 @@ def test_a_lost_keyring_is_said_at_start_and_not_replaced_by_an_empty_one(tmp_pa
             asyncio.run(start())
         assert caught.value.code == "keyring_missing"
     assert not wiring.keyring_path(ours).exists()
+
+
+def test_the_console_does_not_serve_a_certificate_that_begins_in_the_future(world: World) -> None:
+    """As one does that was issued while the clock ran ahead."""
+    world.run(authorities.ensure_builtin(world.services, world.account.id, world.project_id))
+    world.services.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    served = WebCertificate(world.services)
+    note = world.services.settings.data_dir / "console-certificate"
+    world.run(served.load())
+    early = note.read_text()
+    world.later(days=366)
+    world.run(served.load())
+    ahead = note.read_text()
+    assert ahead != early, "the first one has expired by that clock"
+    world.later(days=-366)
+    world.run(served.load())
+    now_served = world.run(certificates.get_certificate(world.services, world.actor, note.read_text())).summary
+    assert now_served.id != ahead
+    assert now_served.not_before is not None
+    assert now_served.not_before <= world.clock.now()

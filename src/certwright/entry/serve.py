@@ -60,6 +60,8 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         services = await wiring.build(settings, database_url=url)
         try:
             await migrate(services.db)
+            if embedded is not None:
+                await _take_over(services, embedded)
             if not had_keyring and await services.vault.anything_sealed(services.db):
                 keyring.unlink()  # made just now; it opens nothing and must not look like the right one
                 raise Unavailable(
@@ -76,6 +78,15 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             await asyncio.gather(keeper, return_exceptions=True)
         if embedded is not None:
             await embedded.stop()
+
+
+async def _take_over(services: Services, embedded: EmbeddedPostgres) -> None:
+    """Every worker on the embedded database counts as its user, by a kernel lock that dies with it. So when there is no
+    other user, whoever held a lease is dead, and its work needn't wait until the lease runs out."""
+    async with embedded.while_alone() as alone:
+        ended = await services.jobs.take_over(services.db) if alone else 0
+    if ended:
+        log.info("took over from a worker that was killed", steps=ended)
 
 
 async def _keep_alive(embedded: EmbeddedPostgres) -> None:
@@ -128,8 +139,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int | None) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if not stopping.is_set() and socket_fd is None:
+            _say("stopping…")
+        stopping.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop)
     async with running_services(settings) as services:
         await first_start(services)
         tasks: list[asyncio.Task[None]] = []
@@ -159,6 +176,14 @@ async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int 
             if freshening is not None:
                 freshening.cancel()
             await _stop(server, worker, tasks, children)
+    if socket_fd is None:
+        _say("stopped")
+
+
+def _say(text: str) -> None:
+    """To the person at the terminal, if it is still there."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 async def _stop(
@@ -207,7 +232,7 @@ def _uvicorn_config(services: Services, context: ssl.SSLContext) -> uvicorn.Conf
         log_config=None,
         server_header=False,
         date_header=True,
-        # The throttle of sign-in and the audit log go by the address: only who is connected can tell it.
+        # Uvicorn would believe whoever connects from this machine; entry.forwarded believes whom the operator named.
         proxy_headers=False,
         h11_max_incomplete_event_size=_LONGEST_REQUEST_LINE,
         timeout_graceful_shutdown=_GRACE,

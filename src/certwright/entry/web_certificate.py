@@ -74,7 +74,7 @@ class WebCertificate:
         It is found by its id and not by name: names can be chosen by others.
         """
         names = served_names(self._services.settings)
-        noted = self._noted()
+        noted = own_certificate(self._services.settings)
         if noted is not None and await self._is_good(actor, noted, names):
             return noted
         issued = await certificates.issue_private(
@@ -84,20 +84,11 @@ class WebCertificate:
             name=f"console-{secrets.token_hex(4)}",
             description="Serves this console and its API.",
         )
-        temporary = self._note.with_suffix(".new")
+        note = _note(self._services.settings)
+        temporary = note.with_suffix(".new")
         temporary.write_text(issued.id)
-        temporary.replace(self._note)
+        temporary.replace(note)
         return issued.id
-
-    @property
-    def _note(self) -> Path:
-        return self._services.settings.data_dir / "console-certificate"
-
-    def _noted(self) -> str | None:
-        try:
-            return self._note.read_text().strip()
-        except FileNotFoundError:
-            return None
 
     async def _is_good(self, actor: Actor, certificate_id: str, names: list[str]) -> bool:
         try:
@@ -105,7 +96,21 @@ class WebCertificate:
         except NotFound:
             return False
         usable = (certificates.State.ISSUED, certificates.State.VERIFYING_REISSUE)
-        return found.state in usable and list(found.names) == names
+        # One issued while the clock of this machine ran ahead begins in the future, and no browser would take it.
+        has_begun = found.not_before is not None and found.not_before <= self._services.clock.now()
+        return found.state in usable and has_begun and list(found.names) == names
+
+
+def own_certificate(settings: Settings) -> str | None:
+    """The id of the certificate this installation serves itself with; None before it has one."""
+    try:
+        return _note(settings).read_text().strip()
+    except FileNotFoundError:
+        return None
+
+
+def _note(settings: Settings) -> Path:
+    return settings.data_dir / "console-certificate"
 
 
 def served_names(settings: Settings) -> list[str]:

@@ -16,8 +16,16 @@ _RANDOM_BITS = 74
 
 def new_id(prefix: str, at: datetime) -> str:
     """A fresh id of kind `prefix`, ordered by `at` (milliseconds)."""
+    return _id(prefix, at, secrets.randbits(_RANDOM_BITS))
+
+
+def first_id(prefix: str, at: datetime) -> str:
+    """The least id of kind `prefix` that `at` can have: everything made before sorts before it."""
+    return _id(prefix, at, 0)
+
+
+def _id(prefix: str, at: datetime, randomness: int) -> str:
     milliseconds = int(at.timestamp() * 1000) & ((1 << 48) - 1)
-    randomness = secrets.randbits(_RANDOM_BITS)
     rand_a, rand_b = randomness >> 62, randomness & ((1 << 62) - 1)
     number = milliseconds << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b
     digits = []

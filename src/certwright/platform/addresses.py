@@ -7,7 +7,7 @@ updates) rather than `ipaddress.is_global`, whose answers differ between Python 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -62,6 +62,8 @@ _TABLE: tuple[tuple[IPNetwork, str], ...] = tuple((ipaddress.ip_network(n), kind
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOW_32_BITS = 0xFFFFFFFF
+# More proxies than this stand in no row; a longer list is somebody's attempt to keep us busy.
+_MOST_HOPS = 32
 
 
 def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
@@ -120,3 +122,46 @@ class AddressGuard:
             if any(face.version == network.version and face in network for face in faces):
                 return None
         return kind
+
+
+def is_trusted(peer: str, trusted: Iterable[IPNetwork]) -> bool:
+    """Whether the connected address is one of the operator's reverse proxies."""
+    address = _plain_address(peer)
+    return address is not None and _within(address, trusted)
+
+
+def address_behind(peer: str, forwarded_for: Iterable[str], trusted: Sequence[IPNetwork]) -> str:
+    """Who sent a request that arrived from `peer` with these X-Forwarded-For lines, in their order.
+
+    Every proxy adds the address it was connected from at the end, so that reading from there each address is vouched
+    for by the one before it, as long as that is a trusted one; the first that isn't is the client, and what stands left
+    of it is only what the client claims. What can't be read ends the walk: then it is the last one vouched for.
+    """
+    hops = ",".join(forwarded_for).rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]
+    reached = peer
+    for hop in reversed(hops):
+        address = _plain_address(hop)
+        if not is_trusted(reached, trusted) or address is None:
+            break
+        reached = str(address)
+    return reached
+
+
+def _plain_address(text: str) -> IPAddress | None:
+    """An address as proxies write it: bare, `[v6]`, or with a port behind; an IPv4-mapped one as what it is."""
+    plain = text.strip()
+    if plain.startswith("["):
+        plain = plain[1:].partition("]")[0]
+    elif plain.count(":") == 1:
+        plain = plain.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(plain)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        return None if address.scope_id is not None else address.ipv4_mapped or address
+    return address
+
+
+def _within(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

@@ -64,6 +64,8 @@ class Settings(BaseModel):
     listen: str = "127.0.0.1:8443"
     public_url: str | None = None
     """How users and CRL readers reach this server; default https://<listen>."""
+    trusted_proxies: Networks = ()
+    """Reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     organization: str = "Certwright"
     """Name in the subjects of the built-in CA made at first start."""
 
@@ -74,6 +76,18 @@ class Settings(BaseModel):
     dns_authoritative_port: int = Field(default=53, ge=1, le=65535)
     validation_http_port: int = Field(default=80, ge=1, le=65535)
     """Where file validation looks; anything but 80 is only right for a private network."""
+
+    observations_days: int = Field(default=90, ge=1)
+    """What endpoints served is forgotten so long after they began to serve something else."""
+    alarms_days: int = Field(default=400, ge=1)
+    """Cleared alarms are forgotten so long after, with their history."""
+    messages_days: int = Field(default=90, ge=1)
+    """Messages are forgotten so long after they were sent or given up."""
+
+    ca_patience_hours: float = Field(default=6, gt=0, le=24 * 14)
+    """A CA that is away is waited for so long before a certificate's second CA is asked."""
+    superseded_grace_days: float = Field(default=7, ge=0, le=90)
+    """A version whose names a reissue changed is revoked so long after, once nothing serves it any more."""
 
     smtp_host: str | None = None
     smtp_port: int = Field(default=587, ge=1, le=65535)
@@ -105,6 +119,14 @@ class Settings(BaseModel):
     def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for server in value:
             host_and_port(server)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: tuple[IPvAnyNetwork, ...]) -> tuple[IPvAnyNetwork, ...]:
+        for network in value:
+            if network.prefixlen == 0:
+                raise ValueError(f"with {network} anybody could claim to be anybody; name the proxies' own addresses")
         return value
 
     @field_validator("public_url")

@@ -108,7 +108,7 @@ class Egress:
         raise EgressProblem(
             "egress_denied",
             f"{host} is at {address}, a {kind} address that this server doesn't connect to.",
-            fix="If it is meant, the operator can open that network with the setting allowed_networks.",
+            fix=f"If it is meant, start the server with CERTWRIGHT_ALLOWED_NETWORKS={address}, or a network around it.",
             extra={"host": host, "address": str(address), "address_class": kind},
         )
 
@@ -279,9 +279,12 @@ class _Exchange:
         while True:
             event = await self._event()
             if isinstance(event, h11.Response):
-                return event.status_code, {
-                    name.decode("latin-1").lower(): value.decode("latin-1") for name, value in event.headers
-                }
+                fields: dict[str, str] = {}
+                for name, value in event.headers:
+                    key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+                    # Lines of one field are one list (RFC 9110 5.3).
+                    fields[key] = f"{fields[key]}, {text}" if key in fields else text
+                return event.status_code, fields
             if not isinstance(event, h11.InformationalResponse):
                 raise h11.RemoteProtocolError("the connection was closed before an answer came")
 

@@ -1,8 +1,8 @@
 """`Idempotency-Key`: a request sent twice is carried out once, and the second sender gets the first one's answer.
 
-The key is claimed before the work begins and the answer stored after it. When a process dies in between, nobody can
-know whether the work was done; then the key answers "look first" until it is forgotten, because doing it again could
-do it twice.
+The key is claimed before the work begins and the answer stored after it. When a process dies in between, or something
+it needs goes away while it writes, nobody can know whether the work was done; then the key answers "look first" until
+it is forgotten, because doing it again could do it twice.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from certwright.platform.db import Database, at_column, id_column, json_column, 
 KEPT = timedelta(hours=24)
 # A request still running after this long is taken for lost.
 _LONGEST_REQUEST = timedelta(minutes=5)
+# In place of a status: how it ended isn't known.
+_LOST = 0
 MAX_KEY = 200
 MAX_BODY = 1024 * 1024
 
@@ -29,7 +31,7 @@ idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
     id_column("account_id", primary_key=True),
-    # The person or token's owner: another user's answer is never handed out.
+    # The token, or the person signed in: what one credential was answered is never handed to another.
     id_column("caller_id", primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("fingerprint", sa.LargeBinary, nullable=False),
@@ -91,8 +93,8 @@ async def claim(db: Database, key: Key, now: datetime) -> Answer | None:
     """None: go ahead, and then `keep` or `release`. Otherwise the answer given the first time.
 
     Raises Invalid `idempotency_mismatch` if the key was used for another request, Refused `idempotency_in_flight`
-    while the first runs, Refused `idempotency_outcome_unknown` when it was lost, and Refused `already_done` when the
-    first answer held a secret.
+    while the first runs, Refused `idempotency_outcome_unknown` when it was lost or failed midway, and Refused
+    `already_done` when the first answer held a secret.
     """
     async with db.begin() as tx:
         old = sa.and_(_mine(key), _K.created_at < now - KEPT)
@@ -121,9 +123,9 @@ async def claim(db: Database, key: Key, now: datetime) -> Answer | None:
             field="Idempotency-Key",
             fix="Use a new key for a new request.",
         )
-    if row.status is None:
-        if now - row.created_at < _LONGEST_REQUEST:
-            raise _in_flight()
+    if row.status is None and now - row.created_at < _LONGEST_REQUEST:
+        raise _in_flight()
+    if row.status is None or row.status == _LOST:
         raise Refused(
             "idempotency_outcome_unknown",
             "The first request with this key was interrupted; whether it was carried out isn't known.",
@@ -161,6 +163,17 @@ async def release(db: Database, key: Key) -> None:
     """The request was refused, so that nothing was done: the same key may be used again."""
     async with db.begin() as tx:
         await tx.execute(sa.delete(idempotency_keys).where(_mine(key), _K.status.is_(None)))
+
+
+async def lose(db: Database, key: Key) -> None:
+    """Something failed midway: whether it was done isn't known, and the key says so from now on.
+
+    Where even this can't be written, the key stays claimed, and says so once the longest request would be over.
+    """
+    async with db.begin() as tx:
+        await tx.execute(
+            sa.update(idempotency_keys).where(_mine(key), _K.status.is_(None)).values(status=_LOST)
+        )  # fmt: skip
 
 
 async def forget(services: Any) -> None:

@@ -213,6 +213,15 @@ class EmbeddedPostgres:
             await self._connect_or_start(locks, cluster)
         return True
 
+    @contextlib.asynccontextmanager
+    async def while_alone(self) -> AsyncIterator[bool]:
+        """Whether no other process uses the cluster; as long as the block runs, none begins to."""
+        locks = self._locks
+        if locks is None:
+            raise RuntimeError("the cluster was not started")
+        async with locks.deciding(self._patience):
+            yield locks.is_alone()
+
     async def stop(self) -> None:
         """Leave the cluster, and stop it when no other process uses it. Idempotent.
 
@@ -534,6 +543,12 @@ class _Locks:
     def join(self) -> None:
         """Count as a user. Can't block: the lock is only taken alone by someone who is `deciding`."""
         fcntl.flock(self._users, fcntl.LOCK_SH)
+
+    def is_alone(self) -> bool:
+        """True when there is no other user; we go on counting as one. Only while `deciding`."""
+        alone = _try_lock(self._users, fcntl.LOCK_EX)
+        self.join()
+        return alone
 
     def leave_as_the_last(self) -> bool:
         """Stop counting as a user; True when there is no other. Only while `deciding`."""
