@@ -480,6 +480,6 @@ def test_pkilint_would_pass_our_server_profile_as_a_public_one_but_for_its_polic
 
 
 def test_the_built_in_profiles_can_be_chosen_by_name() -> None:
-    assert set(issue.BUILT_IN) == {"root", "issuing", "server", "client"}
+    assert set(issue.BUILT_IN) == {"root", "issuing", "server", "server_ov", "server_ev", "client"}
     assert issue.BUILT_IN["server"].eku == (ExtendedKeyUsageOID.SERVER_AUTH.dotted_string,)
     assert issue.BUILT_IN["root"] is ROOT

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import stat
 import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
+
+from certwright.kernel.problems import Invalid
+from certwright.x509._notes import note as _note_text
+from certwright.x509.certificates import to_pem
+from certwright.x509.keys import PrivateKey, to_pkcs8_der, to_pkcs8_pem
+from certwright.x509.workshop import jks, pkcs7, pkcs12
 
 # Names Windows can't have, with or without an extension.
 _RESERVED = frozenset({"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))})
@@ -22,16 +32,155 @@ def safe_file_name(name: str) -> str:
     return cleaned
 
 
+class Server(StrEnum):
+    """What an archive is made for; the last four are formats rather than servers."""
+
+    NGINX = "nginx"
+    APACHE = "apache"
+    TOMCAT = "tomcat"
+    IIS = "iis"
+    WEBLOGIC = "weblogic"
+    RESIN = "resin"
+    HAPROXY = "haproxy"
+    KUBERNETES = "kubernetes"
+    PEM = "pem"
+    DER = "der"
+    P7B = "p7b"
+    CHAIN = "chain"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What goes into an archive: `chain` is DER, the leaf first, without the root; `root` only for `chain` archives."""
+
+    name: str
+    chain: Sequence[bytes]
+    key: PrivateKey | None = field(default=None, repr=False)
+    root: bytes | None = None
+
+
+def archive(
+    server: Server, contents: Contents, *, at: datetime, random: Callable[[int], bytes], legacy: bool = False
+) -> bytes:
+    """The zip for one kind of server: its files, a passphrase file where a store needs one, README.txt.
+
+    `at` dates the files; `random(n)` gives n random octets, used for the passphrase and the key store's salts. `legacy`
+    writes PFX for programs of before 2019. Files with secrets ask to be unpacked with mode 0600. Raises Invalid
+    `bundle_key_needed` where the server's format can't do without the key.
+    """
+    base = safe_file_name(contents.name)
+    if contents.key is None and server in _NEED_KEY:
+        raise Invalid(
+            "bundle_key_needed", f"An archive for {server.value} holds the private key, and there is none.",
+            fix="Give the key, too, or take the formats without one: pem, p7b.", field="key",
+        )  # fmt: skip
+    files = _files(server, base, contents, _Secrets(at, random, legacy))
+    note = _note(server, base, files)
+    return _zip([*files, ("README.txt", note.encode(), 0o644)], at)
+
+
+_NEED_KEY = frozenset({Server.TOMCAT, Server.IIS, Server.WEBLOGIC, Server.HAPROXY, Server.KUBERNETES})
+_File = tuple[str, bytes, int]
+
+
+class _Secrets:
+    """What a store needs beyond its contents; the passphrase is drawn once and is the same in all stores."""
+
+    def __init__(self, at: datetime, random: Callable[[int], bytes], legacy: bool) -> None:
+        self.at = at
+        self.random = random
+        self.legacy = legacy
+        # 120 bits in letters and digits, which no shell, XML or YAML takes amiss.
+        self.passphrase = base64.b32encode(random(15)).lower()
+
+
+def _files(server: Server, base: str, contents: Contents, secrets: _Secrets) -> list[_File]:
+    whole = _pem(contents.chain)
+    key = [(f"{base}.key", to_pkcs8_pem(contents.key), 0o600)] if contents.key is not None else []
+    match server:
+        case Server.NGINX | Server.RESIN:
+            return [(f"{base}.crt", whole, 0o644), *key]
+        case Server.APACHE:
+            chain = [(f"{base}_chain.crt", _pem(contents.chain[1:]), 0o644)] if len(contents.chain) > 1 else []
+            return [(f"{base}.crt", _pem(contents.chain[:1]), 0o644), *chain, *key]
+        case Server.HAPROXY:
+            return [(f"{base}.pem", whole + key[0][1], 0o600)]
+        case Server.KUBERNETES:
+            return [(f"{base}.yaml", _secret_yaml(base, whole, key[0][1]), 0o600)]
+        case Server.TOMCAT:
+            return [_pfx(base, contents, secrets), _jks(base, contents, secrets), _password(base, secrets)]
+        case Server.IIS:
+            return [_pfx(base, contents, secrets), _password(base, secrets)]
+        case Server.WEBLOGIC:
+            return [_jks(base, contents, secrets), _password(base, secrets)]
+        case Server.PEM:
+            return [(f"{base}.pem", whole, 0o644), *key]
+        case Server.DER:
+            ders = [
+                (f"{base}.cer" if n == 0 else f"{base}_chain{n}.cer", der, 0o644)
+                for n, der in enumerate(contents.chain)
+            ]
+            if contents.key is not None:
+                ders.append((f"{base}.key.der", to_pkcs8_der(contents.key), 0o600))
+            return ders
+        case Server.P7B:
+            return [(f"{base}.p7b", pkcs7.write(contents.chain), 0o644)]
+        case Server.CHAIN:
+            files = [(f"{base}_chain.crt", _pem(contents.chain[1:]), 0o644)] if len(contents.chain) > 1 else []
+            return files + ([(f"{base}_root.crt", _pem([contents.root]), 0o644)] if contents.root else [])
+
+
+def _pem(ders: Sequence[bytes]) -> bytes:
+    return "".join(to_pem(der) for der in ders).encode()
+
+
+def _pfx(base: str, contents: Contents, secrets: _Secrets) -> _File:
+    store = pkcs12.write(
+        name=base, key=contents.key, leaf=contents.chain[0], chain=contents.chain[1:], passphrase=secrets.passphrase,
+        legacy=secrets.legacy,
+    )  # fmt: skip
+    return f"{base}.pfx", store, 0o600
+
+
+def _jks(base: str, contents: Contents, secrets: _Secrets) -> _File:
+    assert contents.key is not None
+    entry = jks.Entry(base.lower(), True, tuple(contents.chain), to_pkcs8_der(contents.key))
+    return f"{base}.jks", jks.write([entry], secrets.passphrase, at=secrets.at, salts=[secrets.random(20)]), 0o600
+
+
+def _password(base: str, secrets: _Secrets) -> _File:
+    return f"{base}.password.txt", secrets.passphrase + b"\n", 0o600
+
+
+def _secret_yaml(base: str, whole: bytes, key: bytes) -> bytes:
+    return f"""apiVersion: v1
+kind: Secret
+metadata:
+  name: {secret_name(base)}
+type: kubernetes.io/tls
+data:
+  tls.crt: {base64.b64encode(whole).decode()}
+  tls.key: {base64.b64encode(key).decode()}
+""".encode()
+
+
+def secret_name(base: str) -> str:
+    """A name Kubernetes takes (RFC 1123 subdomain, at most 253 characters)."""
+    name = re.sub(r"[^a-z0-9.-]+", "-", base.lower())
+    name = re.sub(r"[.-]*\.[.-]*", ".", name).strip(".-")
+    return f"{name[:240].strip('.-') or 'certificate'}-tls"
+
+
 def nginx_zip(*, name: str, fullchain_pem: str | bytes, key_pem: str | bytes | None, at: datetime) -> bytes:
     """A zip for nginx: `<name>.crt` (leaf and intermediates), `<name>.key` if there is a key, README.txt.
 
     The same arguments give the same octets; `at` dates the files. The key file asks to be unpacked with mode 0600.
     """
     base = safe_file_name(name)
-    files: list[tuple[str, bytes, int]] = [(f"{base}.crt", _octets(fullchain_pem), 0o644)]
+    files: list[_File] = [(f"{base}.crt", _octets(fullchain_pem), 0o644)]
     if key_pem is not None:
         files.append((f"{base}.key", _octets(key_pem), 0o600))
-    files.append(("README.txt", _nginx_note(base, has_key=key_pem is not None).encode(), 0o644))
+    files.append(("README.txt", _note(Server.NGINX, base, files).encode(), 0o644))
     return _zip(files, at)
 
 
@@ -39,7 +188,7 @@ def _octets(text: str | bytes) -> bytes:
     return text.encode("ascii") if isinstance(text, str) else text
 
 
-def _zip(files: list[tuple[str, bytes, int]], at: datetime) -> bytes:
+def _zip(files: list[_File], at: datetime) -> bytes:
     moment = at.astimezone(UTC)
     year = min(max(moment.year, _FIRST_ZIP_YEAR), _LAST_ZIP_YEAR)
     dated = (year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
@@ -54,34 +203,5 @@ def _zip(files: list[tuple[str, bytes, int]], at: datetime) -> bytes:
     return buffer.getvalue()
 
 
-def _nginx_note(base: str, *, has_key: bool) -> str:
-    key_lines = (
-        f"  {base}.key  the private key: keep it secret\n"
-        if has_key
-        else f"  (no key: it stayed with whoever made the request; name its file {base}.key)\n"
-    )
-    return f"""Install this certificate in nginx
-=================================
-
-Files
-  {base}.crt  the certificate and its intermediates, in the order nginx wants
-{key_lines}
-1. Copy the files to the server and protect the key:
-
-     sudo install -D -m 0644 {base}.crt /etc/nginx/certs/{base}.crt
-     sudo install -D -m 0600 {base}.key /etc/nginx/certs/{base}.key
-
-2. In the server block of the site:
-
-     listen 443 ssl;
-     ssl_certificate     /etc/nginx/certs/{base}.crt;
-     ssl_certificate_key /etc/nginx/certs/{base}.key;
-
-3. Test the configuration, and only if it is good, load it:
-
-     sudo nginx -t && sudo nginx -s reload
-
-4. Look at what the server now shows:
-
-     openssl s_client -connect localhost:443 -servername <your site> </dev/null | openssl x509 -noout -dates -subject
-"""
+def _note(server: Server, base: str, files: Sequence[_File]) -> str:
+    return _note_text(server.value, base, secret_name(base), {name for name, _, _ in files})

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 
 from certwright.kernel.names import covers, looks_like_ip
@@ -33,7 +34,7 @@ _LABELS: Final = frozenset({"CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFIC
 SERVER_AUTH: Final = "1.3.6.1.5.5.7.3.1"
 CLIENT_AUTH: Final = "1.3.6.1.5.5.7.3.2"
 _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
-_ANY_EKU: Final = "2.5.29.37.0"
+ANY_EKU: Final = "2.5.29.37.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +121,19 @@ def _without_trust(block: _pem.Block) -> bytes:
 
 def facts_of(der: bytes) -> CertificateFacts:
     """Facts of one DER certificate. Raises Invalid `bad_der`, `wrong_block` or `unsupported_key`."""
-    cert = _parse(der)
+    return load_with_facts(der)[1]
+
+
+def load_with_facts(der: bytes) -> tuple[x509.Certificate, CertificateFacts]:
+    """The certificate as the library holds it, and its facts. Raises as `facts_of` does."""
+    cert = load(der)
     if is_diffie_hellman(tbs_fields(cert.tbs_certificate_bytes)[5]):
         raise _unsupported_key()
     try:
-        return _facts(cert, der)
+        return cert, _facts(cert, der)
     except UnsupportedAlgorithm as error:
         raise _unsupported_key() from error
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise _bad_der(f"it breaks the format: {str(error)[:120]}") from error
 
 
@@ -142,13 +148,13 @@ def _facts(cert: x509.Certificate, der: bytes) -> CertificateFacts:
     extensions = cert.extensions
     dns: tuple[str, ...] = ()
     ips: tuple[str, ...] = ()
-    if (san := _value(extensions, x509.SubjectAlternativeName)) is not None:
+    if (san := extension_value(extensions, x509.SubjectAlternativeName)) is not None:
         dns = tuple(name.lower() for name in san.get_values_for_type(x509.DNSName))
         ips = tuple(str(ip) for ip in san.get_values_for_type(x509.IPAddress))
-    basic = _value(extensions, x509.BasicConstraints)
-    eku = _value(extensions, x509.ExtendedKeyUsage)
-    ski = _value(extensions, x509.SubjectKeyIdentifier)
-    aki = _value(extensions, x509.AuthorityKeyIdentifier)
+    basic = extension_value(extensions, x509.BasicConstraints)
+    eku = extension_value(extensions, x509.ExtendedKeyUsage)
+    ski = extension_value(extensions, x509.SubjectKeyIdentifier)
+    aki = extension_value(extensions, x509.AuthorityKeyIdentifier)
     public = cert.public_key()
     common = cert.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return CertificateFacts(
@@ -161,7 +167,7 @@ def _facts(cert: x509.Certificate, der: bytes) -> CertificateFacts:
         dns_names=dns,
         ip_addresses=ips,
         key_algorithm=describe_public_key(public),
-        signature_algorithm=_signature_word(cert),
+        signature_algorithm=signature_word(cert),
         sha256=hashlib.sha256(der).hexdigest(),
         # A fingerprint people compare by eye in old tools; nothing is decided by it.
         sha1=hashlib.sha1(der, usedforsecurity=False).hexdigest(),
@@ -170,14 +176,15 @@ def _facts(cert: x509.Certificate, der: bytes) -> CertificateFacts:
         aki=aki.key_identifier.hex() if aki and aki.key_identifier else None,
         is_ca=bool(basic and basic.ca),
         eku=tuple(oid.dotted_string for oid in eku) if eku else (),
-        crl_urls=_crl_urls(_value(extensions, x509.CRLDistributionPoints)),
-        aia_urls=_aia_urls(_value(extensions, x509.AuthorityInformationAccess)),
-        self_signed=cert.issuer == cert.subject and _signed_by(cert, cert) is not False,
+        crl_urls=_crl_urls(extension_value(extensions, x509.CRLDistributionPoints)),
+        aia_urls=_aia_urls(extension_value(extensions, x509.AuthorityInformationAccess)),
+        self_signed=cert.issuer == cert.subject and signed_by(cert, cert) is not False,
         common_name=str(common[0].value) if common else None,
     )
 
 
-def _parse(der: bytes) -> x509.Certificate:
+def load(der: bytes) -> x509.Certificate:
+    """The certificate as the library holds it. Raises Invalid `bad_der` or `wrong_block`."""
     # The library warns about such serials today and will refuse them tomorrow; RFC 5280 4.1.2.2 forbids them.
     if (serial := _serial_octets(der)) is not None and (serial[:1] >= b"\x80" or not serial.strip(b"\x00")):
         raise _bad_der("its serial number isn't positive")
@@ -231,7 +238,8 @@ def _serial_octets(der: bytes) -> bytes | None:
     return serial[start:end] if tag == _der.INTEGER else None
 
 
-def _value(extensions: x509.Extensions, kind: type[_Kind]) -> _Kind | None:
+def extension_value(extensions: x509.Extensions, kind: type[_Kind]) -> _Kind | None:
+    """The extension of this kind; None if there is none."""
     try:
         return extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
@@ -252,17 +260,18 @@ _SIGNATURE_WORDS: Final = {
     "1.2.840.10045.4.3.4": "ECDSA with SHA-512",
     "1.3.101.112": "Ed25519",
 }
-_STRONG_HASHES: Final = frozenset({"sha256", "sha384", "sha512"})
+STRONG_HASHES: Final = frozenset({"sha256", "sha384", "sha512"})
 
 
-def _signature_word(cert: x509.Certificate) -> str:
+def signature_word(cert: x509.Certificate) -> str:
+    """The signature's algorithm for people: "ECDSA with SHA-256", or its OID."""
     oid = cert.signature_algorithm_oid.dotted_string
     if oid == _RSA_PSS:
-        return f"RSA-PSS with {_hash_name(cert).upper().replace('SHA', 'SHA-', 1)}"
+        return f"RSA-PSS with {hash_name(cert).upper().replace('SHA', 'SHA-', 1)}"
     return _SIGNATURE_WORDS.get(oid, oid)
 
 
-def _hash_name(cert: x509.Certificate) -> str:
+def hash_name(cert: x509.Certificate) -> str:
     """ "sha256" and the like; "" where the algorithm has its hash built in (Ed25519), "unknown" for unheard-of ones."""
     try:
         algorithm = cert.signature_hash_algorithm
@@ -298,22 +307,45 @@ def key_matches(key: PrivateKey, leaf: CertificateFacts) -> bool:
 # --- chains ------------------------------------------------------------------------------------------------------
 
 
-def _signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool | None:
+def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool | None:
     """Whether `issuer` names and signed `cert`; None where the algorithm is too old or new for the library to tell."""
     try:
         cert.verify_directly_issued_by(issuer)
     except UnsupportedAlgorithm:
         return None
-    except (InvalidSignature, ValueError, TypeError):
+    except ValueError:
+        return _signed_the_old_way(cert, issuer)
+    except (InvalidSignature, TypeError):
         return False
     return True
 
 
-class _Budget:
-    """Counts down signature checks over one call."""
+def _signed_the_old_way(cert: x509.Certificate, issuer: x509.Certificate) -> bool | None:
+    """MD5 and SHA-1 prove nothing any more, but still tell whose certificate it was meant to be."""
+    if cert.issuer != issuer.subject or hash_name(cert) not in ("md5", "sha1", "sha224"):
+        return False
+    algorithm = cert.signature_hash_algorithm
+    assert algorithm is not None
+    public = issuer.public_key()
+    try:
+        if isinstance(public, rsa.RSAPublicKey):
+            public.verify(cert.signature, cert.tbs_certificate_bytes, padding.PKCS1v15(), algorithm)
+        elif isinstance(public, ec.EllipticCurvePublicKey):
+            public.verify(cert.signature, cert.tbs_certificate_bytes, ec.ECDSA(algorithm))
+        else:
+            return False
+    except UnsupportedAlgorithm:
+        return None
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
-    def __init__(self) -> None:
-        self.left = MAX_SIGNATURE_CHECKS
+
+class Budget:
+    """Counts down signature checks over one call; `spend` raises Invalid `chain_too_complex` when none is left."""
+
+    def __init__(self, checks: int = MAX_SIGNATURE_CHECKS) -> None:
+        self.left = checks
 
     def spend(self) -> None:
         self.left -= 1
@@ -326,10 +358,10 @@ class _Budget:
             )
 
 
-def _key_ids_differ(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
+def key_ids_differ(cert: x509.Certificate, issuer: x509.Certificate) -> bool:
     """Whether the key identifiers exclude that `issuer` signed `cert`; cheap, so tried before the signature."""
-    aki = _value(cert.extensions, x509.AuthorityKeyIdentifier)
-    ski = _value(issuer.extensions, x509.SubjectKeyIdentifier)
+    aki = extension_value(cert.extensions, x509.AuthorityKeyIdentifier)
+    ski = extension_value(issuer.extensions, x509.SubjectKeyIdentifier)
     return bool(aki and aki.key_identifier and ski and aki.key_identifier != ski.digest)
 
 
@@ -340,10 +372,10 @@ def order_chain(
 
     Duplicates are dropped; a root that is there comes last. At most 10 long. Raises Invalid `chain_too_complex`.
     """
-    budget = _Budget()
-    rest = {o.der: (o, _parse(o.der)) for o in others if o.der != leaf.der}
+    budget = Budget()
+    rest = {o.der: (o, load(o.der)) for o in others if o.der != leaf.der}
     ordered = [leaf]
-    child = _parse(leaf.der)
+    child = load(leaf.der)
     while len(ordered) < MAX_CHAIN and not ordered[-1].self_signed:
         found = next((o for o, cert in rest.values() if _is_issuer(child, cert, budget)), None)
         if found is None:
@@ -353,16 +385,16 @@ def order_chain(
     return tuple(ordered), tuple(o for o, _ in rest.values())
 
 
-def _is_issuer(cert: x509.Certificate, candidate: x509.Certificate, budget: _Budget) -> bool:
-    if cert.issuer != candidate.subject or _key_ids_differ(cert, candidate):
+def _is_issuer(cert: x509.Certificate, candidate: x509.Certificate, budget: Budget) -> bool:
+    if cert.issuer != candidate.subject or key_ids_differ(cert, candidate):
         return False
     budget.spend()
-    return _signed_by(cert, candidate) is not False
+    return signed_by(cert, candidate) is not False
 
 
 # --- verifying ---------------------------------------------------------------------------------------------------
 
-_UNDERSTOOD: Final = frozenset(
+UNDERSTOOD: Final = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
         ExtensionOID.KEY_USAGE,
@@ -397,15 +429,15 @@ def verify_chain(
     `unknown_critical_extension`, `chain_too_complex`, and what `facts_of` raises. Of several paths the most telling
     refusal is raised: that of the path that came furthest.
     """
-    leaf = _parse(leaf_der)
+    leaf = load(leaf_der)
     facts = facts_of(leaf_der)
     for der in (*intermediates, *roots):
         facts_of(der)  # refuses what can't be read before anything relies on its extensions
-    _check_one(leaf, at, is_leaf=True, is_anchor=leaf_der in roots)
+    check_one(leaf, at, is_leaf=True, is_anchor=leaf_der in roots)
     if name is not None:
         _check_name(facts, name)
     search = _Search(
-        tuple(_parse(d) for d in dict.fromkeys(intermediates)), tuple(_parse(d) for d in dict.fromkeys(roots)), at
+        tuple(load(d) for d in dict.fromkeys(intermediates)), tuple(load(d) for d in dict.fromkeys(roots)), at
     )
     refusal = search.extend([leaf])
     if refusal is not None:
@@ -421,7 +453,7 @@ class _Search:
         self._intermediates = intermediates
         self._roots = roots
         self._at = at
-        self._budget = _Budget()
+        self._budget = Budget()
         self._depth_of_refusal = -1
         self._refusal: Invalid | None = None
 
@@ -437,7 +469,7 @@ class _Search:
             if candidate.subject != last.issuer or candidate in path:
                 continue
             namesakes += 1
-            if _key_ids_differ(last, candidate):
+            if key_ids_differ(last, candidate):
                 continue
             self._budget.spend()
             if (why := self._step(path, candidate)) is not None:
@@ -456,11 +488,11 @@ class _Search:
         """Why `issuer` can't come next in `path`, or None."""
         anchor = issuer in self._roots
         try:
-            _check_hash(path[-1])
-            if _signed_by(path[-1], issuer) is not True:
+            check_hash(path[-1])
+            if signed_by(path[-1], issuer) is not True:
                 return _chain_broken(path[-1])
-            _check_one(issuer, self._at, is_leaf=False, is_anchor=anchor)
-            _check_as_issuer(issuer, path)
+            check_one(issuer, self._at, is_leaf=False, is_anchor=anchor)
+            check_as_issuer(issuer, path)
         except Invalid as why:
             return why
         return None
@@ -471,74 +503,78 @@ class _Search:
         return why
 
 
-def _who(cert: x509.Certificate) -> str:
+def who(cert: x509.Certificate) -> str:
+    """How a certificate is called in sentences: its CN, else its subject, else its serial; escaped and cut."""
     common = cert.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     name = str(common[0].value) if common else cert.subject.rfc4514_string()
     return f"{name[:80]!r}" if name else f"with serial {cert.serial_number:x}"
 
 
-def _check_one(cert: x509.Certificate, at: datetime, *, is_leaf: bool, is_anchor: bool) -> None:
+def check_one(cert: x509.Certificate, at: datetime, *, is_leaf: bool, is_anchor: bool) -> None:
     """What holds for a certificate by itself. A trusted root's own signature isn't looked at: nobody relies on it."""
     what = "The certificate" if is_leaf else "The CA certificate"
     if at > cert.not_valid_after_utc:
         raise Invalid(
-            "expired", f"{what} {_who(cert)} expired on {cert.not_valid_after_utc:%Y-%m-%d %H:%M} UTC.", field=_FIELD,
+            "expired", f"{what} {who(cert)} expired on {cert.not_valid_after_utc:%Y-%m-%d %H:%M} UTC.", field=_FIELD,
             fix="Use a renewed certificate." if is_leaf else "Use the issuer's current CA certificate.",
         )  # fmt: skip
     if at < cert.not_valid_before_utc:
         raise Invalid(
             "not_yet_valid",
-            f"{what} {_who(cert)} isn't valid before {cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC.",
+            f"{what} {who(cert)} isn't valid before {cert.not_valid_before_utc:%Y-%m-%d %H:%M} UTC.",
             field=_FIELD,
             fix="Wait until then, or check that this machine's clock is right.",
         )
     for extension in cert.extensions:
-        if extension.critical and extension.oid not in _UNDERSTOOD:
+        if extension.critical and extension.oid not in UNDERSTOOD:
             raise Invalid(
                 "unknown_critical_extension",
-                f"{what} {_who(cert)} has the critical extension {extension.oid.dotted_string}, unknown here.",
+                f"{what} {who(cert)} has the critical extension {extension.oid.dotted_string}, unknown here.",
                 field=_FIELD,
                 fix="Ask the CA for a certificate without it.",
             )
     judge_public_key(cert.public_key(), public=False, field=_FIELD)
     if is_leaf and not is_anchor:
-        _check_hash(cert)
+        check_hash(cert)
 
 
-def _check_hash(cert: x509.Certificate) -> None:
-    name = _hash_name(cert)
-    if name and name not in _STRONG_HASHES:
+def check_hash(cert: x509.Certificate) -> None:
+    name = hash_name(cert)
+    if name and name not in STRONG_HASHES:
         raise Invalid(
             "weak_signature",
-            f"The certificate {_who(cert)} is signed with {_signature_word(cert)}, which can be forged.",
+            f"The certificate {who(cert)} is signed with {signature_word(cert)}, which can be forged.",
             field=_FIELD,
             fix="Have it issued again with SHA-256.",
         )
 
 
-def _check_as_issuer(issuer: x509.Certificate, path: list[x509.Certificate]) -> None:
-    """What holds for `issuer` as the next in `path`, which has the leaf first."""
-    basic = _value(issuer.extensions, x509.BasicConstraints)
-    usage = _value(issuer.extensions, x509.KeyUsage)
+def check_as_issuer(issuer: x509.Certificate, path: list[x509.Certificate]) -> None:
+    """What holds for `issuer` as the next in `path`, which has the leaf first.
+
+    Raises Invalid `not_a_ca`, `path_too_long`, `name_constraint`, `eku_not_allowed` or `chain_too_complex`.
+    """
+    basic = extension_value(issuer.extensions, x509.BasicConstraints)
+    usage = extension_value(issuer.extensions, x509.KeyUsage)
     if basic is None or not basic.ca or (usage is not None and not usage.key_cert_sign):
         raise Invalid(
-            "not_a_ca", f"The certificate {_who(issuer)} isn't one of a CA but signed {_who(path[-1])}.", field=_FIELD,
+            "not_a_ca", f"The certificate {who(issuer)} isn't one of a CA but signed {who(path[-1])}.", field=_FIELD,
             fix="Only a certificate with basicConstraints CA and keyCertSign may sign others.",
         )  # fmt: skip
     # RFC 5280 4.2.1.9: self-issued certificates and the leaf itself don't count.
     below = sum(1 for cert in path[1:] if cert.subject != cert.issuer)
     if basic.path_length is not None and below > basic.path_length:
         raise _path_too_long(issuer)
-    if (constraints := _value(issuer.extensions, x509.NameConstraints)) is not None:
+    if (constraints := extension_value(issuer.extensions, x509.NameConstraints)) is not None:
         _check_constraints(constraints, issuer, path)
-    issuer_eku = _value(issuer.extensions, x509.ExtendedKeyUsage)
-    leaf_eku = _value(path[0].extensions, x509.ExtendedKeyUsage)
+    issuer_eku = extension_value(issuer.extensions, x509.ExtendedKeyUsage)
+    leaf_eku = extension_value(path[0].extensions, x509.ExtendedKeyUsage)
     if issuer_eku is not None and leaf_eku is not None:
         allowed = {oid.dotted_string for oid in issuer_eku}
         asked = {oid.dotted_string for oid in leaf_eku}
-        if _ANY_EKU not in allowed and not asked & allowed:
+        if ANY_EKU not in allowed and not asked & allowed:
             raise Invalid(
-                "eku_not_allowed", f"The CA {_who(issuer)} may not issue certificates for this purpose.", field=_FIELD,
+                "eku_not_allowed", f"The CA {who(issuer)} may not issue certificates for this purpose.", field=_FIELD,
                 fix="Have the certificate issued by a CA for its purpose.",
             )  # fmt: skip
 
@@ -553,18 +589,18 @@ def _check_constraints(
             outside = _constraints.first_violation(constraints, _constraints.names_of(cert))
         except _constraints.TooComplexError as error:
             raise Invalid(
-                "chain_too_complex", f"The CA {_who(issuer)} has too many name constraints.", field=_FIELD,
+                "chain_too_complex", f"The CA {who(issuer)} has too many name constraints.", field=_FIELD,
                 fix="Use a CA with fewer constraints.",
             ) from error  # fmt: skip
         if outside is not None:
             raise Invalid(
-                "name_constraint", f"The CA {_who(issuer)} may not certify the name {outside[:80]!r}.", field=_FIELD,
+                "name_constraint", f"The CA {who(issuer)} may not certify the name {outside[:80]!r}.", field=_FIELD,
                 fix="Use a CA whose name constraints include this name.",
             )  # fmt: skip
 
 
 def _check_name(facts: CertificateFacts, name: str) -> None:
-    if facts.eku and not {SERVER_AUTH, _ANY_EKU} & set(facts.eku):
+    if facts.eku and not {SERVER_AUTH, ANY_EKU} & set(facts.eku):
         raise Invalid(
             "no_server_auth", "The certificate isn't made for servers (serverAuth is missing).", field=_FIELD,
             fix="Use a server certificate.",
@@ -585,7 +621,7 @@ def _check_name(facts: CertificateFacts, name: str) -> None:
 def _chain_missing(cert: x509.Certificate) -> Invalid:
     return Invalid(
         "chain_missing",
-        f"The certificate of the CA that issued {_who(cert)} is missing: {cert.issuer.rfc4514_string()[:120]!r}.",
+        f"The certificate of the CA that issued {who(cert)} is missing: {cert.issuer.rfc4514_string()[:120]!r}.",
         field=_FIELD,
         fix="Add the intermediate certificates the CA sent with the certificate.",
     )
@@ -594,7 +630,7 @@ def _chain_missing(cert: x509.Certificate) -> Invalid:
 def _chain_broken(cert: x509.Certificate) -> Invalid:
     return Invalid(
         "chain_broken",
-        f"A CA certificate with the right name is there, but its key didn't sign {_who(cert)}.",
+        f"A CA certificate with the right name is there, but its key didn't sign {who(cert)}.",
         field=_FIELD,
         fix="Use the intermediate certificates that came with this very certificate; CAs change them often.",
     )
@@ -602,13 +638,13 @@ def _chain_broken(cert: x509.Certificate) -> Invalid:
 
 def _untrusted_root(cert: x509.Certificate) -> Invalid:
     return Invalid(
-        "untrusted_root", f"The chain ends in {_who(cert)}, which isn't among the trusted roots.", field=_FIELD,
+        "untrusted_root", f"The chain ends in {who(cert)}, which isn't among the trusted roots.", field=_FIELD,
         fix="Add that root to the trusted ones if it is yours, or use a certificate from a trusted CA.",
     )  # fmt: skip
 
 
 def _path_too_long(cert: x509.Certificate) -> Invalid:
     return Invalid(
-        "path_too_long", f"More CAs stand below {_who(cert)} than it allows.", field=_FIELD,
+        "path_too_long", f"More CAs stand below {who(cert)} than it allows.", field=_FIELD,
         fix="Use a CA whose path length admits the subordinate CAs.",
     )  # fmt: skip

@@ -178,7 +178,7 @@ def read_crl(data: bytes, *, issuer: IssuerFacts | None = None) -> CrlFacts:
     crl = _load(data)
     try:
         facts = _facts(crl)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise _format() from error
     if issuer is not None and not _is_from(crl, issuer):
         raise Invalid(

@@ -31,8 +31,34 @@ _LABELS: Final = frozenset({"CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"})
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """The subject fields people know (X.520: CN, O, OU, C, ST, L); empty texts are left out of the request."""
+
+    common_name: str = ""
+    organization: str = ""
+    organizational_unit: str = ""
+    country: str = ""
+    province: str = ""
+    locality: str = ""
+
+
+_SUBJECT_OIDS: Final = {
+    "country": x509.NameOID.COUNTRY_NAME,
+    "province": x509.NameOID.STATE_OR_PROVINCE_NAME,
+    "locality": x509.NameOID.LOCALITY_NAME,
+    "organization": x509.NameOID.ORGANIZATION_NAME,
+    "organizational_unit": x509.NameOID.ORGANIZATIONAL_UNIT_NAME,
+    "common_name": x509.NameOID.COMMON_NAME,
+}
+_LONGEST_SHOWN: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
 class CsrFacts:
-    """What a request asks for: `dns_names` as A-labels in lower case, each once, a CN that is a name first."""
+    """What a request asks for: `dns_names` as A-labels in lower case, each once, a CN that is a name first.
+
+    `subject` is for showing: the first value of each field, its printable characters only, at most 128 of them.
+    """
 
     der: bytes
     dns_names: tuple[str, ...]
@@ -41,15 +67,17 @@ class CsrFacts:
     public_key: PublicKey
     spki_sha256: str
     key_algorithm: str
+    subject: Subject = Subject()
 
 
 def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
     """Reads a server request, PEM or DER: checks its signature, judges its key, collects the SANs and the CN as names.
 
-    `public`: judge the key as a public CA does. Extensions other than the SAN, and the subject beyond its CN, are
-    ignored: profile and account decide those. Raises Invalid `csr_missing`, `csr_format`, `csr_bad_signature`,
-    `csr_no_names`, `csr_too_many_names`, `csr_unsupported_san`, `wrong_block`, `not_pem`, `bad_base64`, the codes of
-    `judge_public_key` and of `kernel.names.parse_dns_name`, or TooLarge (1 MiB); the field is always `csr`.
+    `public`: judge the key as a public CA does. Extensions other than the SAN are ignored, and the subject beyond its
+    CN is only reported: profile and account decide those. Raises Invalid `csr_missing`, `csr_format`,
+    `csr_bad_signature`, `csr_no_names`, `csr_too_many_names`, `csr_unsupported_san`, `wrong_block`, `not_pem`,
+    `bad_base64`, the codes of `judge_public_key` and of `kernel.names.parse_dns_name`, or TooLarge (1 MiB); the field
+    is always `csr`.
     """
     der = _der_of(data)
     try:
@@ -74,9 +102,10 @@ def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
         )  # fmt: skip
     try:
         common, dns, ips = _names(csr)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        subject = _subject(csr)
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise _format("its subject or its extensions break the format") from error
-    return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key))
+    return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key), subject)
 
 
 def _der_of(data: bytes) -> bytes:
@@ -166,6 +195,16 @@ def _names(csr: x509.CertificateSigningRequest) -> tuple[str | None, tuple[str, 
     return common, tuple(dns), tuple(ips)
 
 
+def _subject(csr: x509.CertificateSigningRequest) -> Subject:
+    found = {}
+    for field, oid in _SUBJECT_OIDS.items():
+        attributes = csr.subject.get_attributes_for_oid(oid)
+        if attributes:
+            text = str(attributes[0].value).strip()
+            found[field] = "".join(c for c in text if c.isprintable())[:_LONGEST_SHOWN]
+    return Subject(**found)
+
+
 _SAN_WORDS: Final[dict[type, str]] = {
     x509.RFC822Name: "an e-mail address",
     x509.UniformResourceIdentifier: "a web address (URI)",
@@ -187,22 +226,36 @@ def _common_name_as_dns(common: str, *, alone: bool) -> str | None:
 
 
 def make_csr(
-    key: PrivateKey, dns_names: Sequence[str], ips: Sequence[str] = (), *, common_name: str | None = None
+    key: PrivateKey,
+    dns_names: Sequence[str],
+    ips: Sequence[str] = (),
+    *,
+    common_name: str | None = None,
+    subject: Subject | None = None,
 ) -> bytes:
     """A DER request for these names (A-labels, addresses), signed by `key`.
 
-    The subject is empty unless `common_name` is given: names belong into the SAN (BR 7.1.4.3), but some CAs insist.
-    Raises ValueError for names that aren't ASCII or addresses that aren't any: callers pass judged names.
+    The subject is empty unless `common_name` or `subject` is given: names belong into the SAN (BR 7.1.4.3), but some
+    CAs insist. Raises ValueError for names that aren't ASCII, addresses that aren't any, a CN of more than 64
+    characters or a country that isn't two letters: callers pass judged ones.
     """
-    subject = [x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)] if common_name else []
+    asked = subject or Subject(common_name=common_name or "")
+    attributes = [
+        x509.NameAttribute(oid, value) for field, oid in _SUBJECT_OIDS.items() if (value := getattr(asked, field))
+    ]
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns_names]
     names += [x509.IPAddress(ipaddress.ip_address(ip)) for ip in ips]
     builder = (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name(subject))
-        .add_extension(x509.SubjectAlternativeName(names), critical=not subject)
+        .subject_name(x509.Name(attributes))
+        .add_extension(x509.SubjectAlternativeName(names), critical=not attributes)
     )
     return builder.sign(key, _hash_for(key)).public_bytes(serialization.Encoding.DER)
+
+
+def to_pem(der: bytes) -> bytes:
+    """PEM, 64 characters a line (RFC 7468 section 7)."""
+    return _pem.Block("CERTIFICATE REQUEST", der).text()
 
 
 def _hash_for(key: PrivateKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:

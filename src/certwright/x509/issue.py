@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, final
 from urllib.parse import urlsplit
@@ -75,8 +75,13 @@ SERVER: Final = Profile(
     rsa_key_usage=frozenset({"key_encipherment"}),
     san="server",
 )
+# The reserved policy identifiers of BR 7.1.6.1 and EVG 7.1.6; DV is said by the plain server profile's silence.
+OV_POLICY: Final = "2.23.140.1.2.2"
+EV_POLICY: Final = "2.23.140.1.1"
+SERVER_OV: Final = replace(SERVER, name="server_ov", policy_oids=(OV_POLICY,))
+SERVER_EV: Final = replace(SERVER, name="server_ev", policy_oids=(EV_POLICY,))
 CLIENT: Final = Profile("client", frozenset({"digital_signature"}), (CLIENT_AUTH,), 398 * DAY, san="any")
-BUILT_IN: Final[Mapping[str, Profile]] = {p.name: p for p in (ROOT, ISSUING, SERVER, CLIENT)}
+BUILT_IN: Final[Mapping[str, Profile]] = {p.name: p for p in (ROOT, ISSUING, SERVER, SERVER_OV, SERVER_EV, CLIENT)}
 
 
 # --- what goes in ------------------------------------------------------------------------------------------------
@@ -84,7 +89,10 @@ BUILT_IN: Final[Mapping[str, Profile]] = {p.name: p for p in (ROOT, ISSUING, SER
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A subject in the order BR 7.1.4.2 asks for; all empty is the empty subject, which suits server certificates."""
+    """A subject in the order BR 7.1.4.2 asks for; all empty is the empty subject, which suits server certificates.
+
+    The last four are what EVG 7.1.4.2 adds: registration number, kind of business, and where it is registered.
+    """
 
     common_name: str | None = None
     organization: str | None = None
@@ -92,10 +100,18 @@ class Subject:
     locality: str | None = None
     state: str | None = None
     country: str | None = None
+    serial_number: str | None = None
+    business_category: str | None = None
+    jurisdiction_country: str | None = None
+    jurisdiction_state: str | None = None
 
     def as_name(self) -> x509.Name:
         """Raises Invalid `subject_invalid` for values X.520 has no room for."""
         parts = (
+            (x509.NameOID.JURISDICTION_COUNTRY_NAME, self.jurisdiction_country),
+            (x509.NameOID.JURISDICTION_STATE_OR_PROVINCE_NAME, self.jurisdiction_state),
+            (x509.NameOID.BUSINESS_CATEGORY, self.business_category),
+            (x509.NameOID.SERIAL_NUMBER, self.serial_number),
             (x509.NameOID.COUNTRY_NAME, self.country),
             (x509.NameOID.STATE_OR_PROVINCE_NAME, self.state),
             (x509.NameOID.LOCALITY_NAME, self.locality),

@@ -7,7 +7,7 @@ import math
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
@@ -331,6 +331,9 @@ def _load(data: bytes, encrypted: bool, passphrase: bytes | None, *, pem: bool) 
             "The private key uses an algorithm, curve or encryption that isn't supported.",
             "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>; or make a new EC P-256 key.",
         ) from None
+    except InternalError:
+        # How the library tells of derivation parameters OpenSSL refuses (scrypt's N no power of two).
+        raise _key_format(_UNREADABLE, "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.") from None
     except (ValueError, TypeError, OverflowError):
         # `from None`: the library's error may quote what it was parsing.
         if encrypted:

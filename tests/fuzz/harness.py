@@ -1,0 +1,84 @@
+"""Coverage-guided fuzzing of every place where foreign bytes are read.
+
+`python tests/fuzz/harness.py ENTRY [libFuzzer options]`, where ENTRY is one of ENTRIES. Whatever comes, an entry may
+only return, or raise a `Problem`; anything else is a finding, and so are five seconds or 500 MB for one input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import atheris
+
+HERE = Path(__file__).resolve().parent
+CORPUS = HERE / "corpus"
+VECTORS = HERE.parent / "vectors"
+
+with atheris.instrument_imports(include=["certwright.x509"]):
+    from certwright.kernel.problems import Problem
+    from certwright.x509 import certificates, crl, csr, keys
+    from certwright.x509.workshop import containers, convert, decode, jks, pkcs7, pkcs12, text, upload
+    from certwright.x509.workshop.policy import PublicPolicy
+    from certwright.x509.workshop.words import CODES
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PUBLIC = upload.Options(
+    at=AT, policy=PublicPolicy(((datetime(2026, 3, 15, tzinfo=UTC), 200),), datetime(2027, 3, 15, tzinfo=UTC).date())
+)
+PASSPHRASE = b"correct-horse-7"
+
+
+def check(data: bytes) -> None:
+    report = upload.check(data, options=PUBLIC, key=data, passphrase=PASSPHRASE)
+    report.as_dict()
+    assert all(finding.code in CODES for finding in report.findings)
+
+
+def inspect(data: bytes) -> None:
+    decode.describe(containers.open_input(data, "x", PASSPHRASE))
+
+
+def turn(data: bytes) -> None:
+    convert.split(convert.material([containers.open_input(data, "x", PASSPHRASE)]))
+
+
+ENTRIES: dict[str, Callable[[bytes], object]] = {
+    "check": check,
+    "inspect": inspect,
+    "convert": turn,
+    "text": lambda data: text.scan(data, "x") if data else None,
+    "pkcs12": lambda data: pkcs12.read(data, PASSPHRASE),
+    "pkcs7": pkcs7.read,
+    "jks": lambda data: jks.read(data, PASSPHRASE),
+    "key": lambda data: keys.read_private_key(data, PASSPHRASE),
+    "certificate": certificates.read_certificates,
+    "csr": csr.read_csr,
+    "crl": crl.read_crl,
+}
+
+
+def guarded(entry: Callable[[bytes], object]) -> Callable[[bytes], None]:
+    def one(data: bytes) -> None:
+        with contextlib.suppress(Problem):
+            entry(data)
+
+    return one
+
+
+def main() -> None:
+    name, *options = sys.argv[1:]
+    seeds = [str(place) for place in (CORPUS / name, VECTORS) if place.is_dir()]
+    # libFuzzer writes what it finds into the first directory: not into the repository.
+    with tempfile.TemporaryDirectory() as found:
+        arguments = [sys.argv[0], found, *seeds, "-timeout=5", "-rss_limit_mb=500", *options]
+        atheris.Setup(arguments, guarded(ENTRIES[name]))
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
