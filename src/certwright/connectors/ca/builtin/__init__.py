@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from certwright.kernel.problems import not_found
 from certwright.platform.services import Services
 from certwright.rooms import authorities
-from certwright.rooms.certificates import Capabilities, CertificateOrder, Issued, Pending, Rejected, RevocationReason
+from certwright.rooms.certificates import (
+    Capabilities,
+    CertificateOrder,
+    CertificateType,
+    Issued,
+    Pending,
+    Rejected,
+    RevocationReason,
+)
 from certwright.x509.certificates import read_certificate
 from certwright.x509.csr import read_csr
+from certwright.x509.issue import Subject
+
+_EV = (CertificateType.EV, CertificateType.EV_PRO)
+# EVG 7.1.4.2.3: one of these sentences, word for word.
+_BUSINESS = {
+    "company": "Private Organization",
+    "non_profit": "Private Organization",
+    "sole_trader": "Business Entity",
+    "public_body": "Government Entity",
+}
 
 
 class BuiltinCa:
@@ -15,8 +35,9 @@ class BuiltinCa:
 
     def __init__(self, services: Services) -> None:
         self.capabilities = Capabilities(
-            name="Built-in CA", public=False, methods=("dns", "file"), revocation_reasons=tuple(RevocationReason)
-        )
+            name="Built-in CA", public=False, methods=("dns", "file", "email"), types=tuple(CertificateType),
+            revocation_reasons=tuple(RevocationReason),
+        )  # fmt: skip
         self._services = services
 
     async def submit(self, order: CertificateOrder) -> str:
@@ -31,6 +52,8 @@ class BuiltinCa:
                 project_id=order.project_id,
                 names=order.names,
                 public_key=read_csr(order.csr_der).public_key,
+                profile=_profile(order.certificate_type),
+                subject=_subject(order),
             ),
         )
         return issued.id
@@ -45,3 +68,26 @@ class BuiltinCa:
         if not serial:
             raise not_found("issued certificate", "")
         await authorities.revoke(self._services, account_id, serial, reason.value)
+
+
+def _profile(certificate_type: CertificateType) -> str:
+    if certificate_type in _EV:
+        return "server_ev"
+    return "server_ov" if certificate_type.names_organisation else "server"
+
+
+def _subject(order: CertificateOrder) -> Subject | None:
+    """What OV (BR 7.1.2.7.4) and EV (EVG 7.1.4.2) certificates say of their holder."""
+    facts = order.organisation
+    if facts is None or not order.certificate_type.names_organisation:
+        return None
+    subject = Subject(
+        organization=facts["legal_name"], locality=facts["city"] or None, state=facts["province"] or None,
+        country=facts["country"],
+    )  # fmt: skip
+    if order.certificate_type not in _EV:
+        return subject
+    return replace(
+        subject, serial_number=facts["registration_number"], business_category=_BUSINESS[facts["kind"]],
+        jurisdiction_country=facts["jurisdiction_country"], jurisdiction_state=facts["jurisdiction_region"] or None,
+    )  # fmt: skip
