@@ -1,5 +1,15 @@
 """The keys room: private keys of certificates, sealed, opened only with a reason that is audited."""
 
-from certwright.rooms.keys.actions import NewKey, erase, new_key, open_key, register, store_key, store_keys
+from certwright.rooms.keys.actions import (
+    NewKey,
+    copy_key,
+    erase,
+    move,
+    new_key,
+    open_key,
+    register,
+    store_key,
+    store_keys,
+)
 
-__all__ = ["NewKey", "erase", "new_key", "open_key", "register", "store_key", "store_keys"]
+__all__ = ["NewKey", "copy_key", "erase", "move", "new_key", "open_key", "register", "store_key", "store_keys"]

@@ -28,10 +28,13 @@ from certwright.x509.keys import (
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key made but not stored yet; `key` stays in this process."""
+    """A key made or read but not stored yet; `key` stays in this process.
+
+    `algorithm` is a KeyAlgorithm, or the words of `describe_public_key` for keys from elsewhere.
+    """
 
     key: PrivateKey
-    algorithm: KeyAlgorithm
+    algorithm: str
     spki_sha256: str
 
 
@@ -112,6 +115,37 @@ async def open_key(services: Services, actor: Actor, key_id: str, why: str) -> P
     return from_pkcs8_der(services.vault.open(row.sealed, _context(key_id)))
 
 
+async def copy_key(tx: Tx, services: Services, actor: Actor, key_id: str, *, project_id: str, why: str) -> str:
+    """A second stored key of the same value, sealed on its own, for another owner; returns its id. Audited.
+
+    Either is moved and erased without the other. Raises NotFound, Refused `key_erased`.
+    """
+    row = (
+        await tx.execute(
+            sa.select(private_keys).where(private_keys.c.id == key_id, private_keys.c.account_id == actor.account_id)
+        )
+    ).one_or_none()
+    if row is None:
+        raise not_found("key", key_id)
+    if row.sealed is None:
+        raise Refused("key_erased", f"The private key {key_id} was erased.", fix="Reissue the certificate.")
+    now = services.clock.now()
+    copy_id = new_id("key", now)
+    octets = services.vault.open(row.sealed, _context(key_id))
+    await tx.execute(
+        sa.insert(private_keys).values(
+            id=copy_id, account_id=row.account_id, project_id=project_id, algorithm=row.algorithm,
+            spki_sha256=row.spki_sha256, sealed=services.vault.seal(octets, _context(copy_id)), origin=row.origin,
+            created_at=now,
+        )
+    )  # fmt: skip
+    await audit.record(
+        tx, services, actor, "scm:key:copy", "key", key_id, project_id=row.project_id, after={"copy": copy_id},
+        reason=why,
+    )  # fmt: skip
+    return copy_id
+
+
 async def erase(tx: Tx, services: Services, actor: Actor, key_id: str, why: str) -> None:
     """Crypto-erase: the sealed value goes, and with it the only data key that opened it."""
     now = services.clock.now()
@@ -127,3 +161,8 @@ async def erase(tx: Tx, services: Services, actor: Actor, key_id: str, why: str)
     )
     if project_id is not None:
         await audit.record(tx, services, actor, "scm:key:erase", "key", key_id, project_id=project_id, reason=why)
+
+
+async def move(tx: Tx, key_ids: Sequence[str], project_id: str) -> None:
+    """Keys go where their certificate goes; who may move that is judged there."""
+    await tx.execute(sa.update(private_keys).where(private_keys.c.id.in_(key_ids)).values(project_id=project_id))
