@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ import dns.message
 import dns.rdatatype
 import pytest
 
+from certwright.kernel.problems import Unavailable
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.egress import Egress
 from certwright.platform.resolver import Nameserver, Resolver
 from certwright.rooms.validation.checks import gather_caa, gather_dns, gather_file
-from certwright.rooms.validation.rules import caa_verdict, explain_dns, explain_file
-from certwright.rooms.validation.words import DnsRecord, Explanation, FileToPublish
+from certwright.rooms.validation.rules import caa_block, caa_verdict, explain_dns, explain_file
+from certwright.rooms.validation.words import DnsRecord, Explanation, FileToPublish, Issuer
 from tests.servers.dns import authoritative, ds_of, free_port, validating_resolver, zone_text
+from tests.servers.dnssec import signed_zone
 from tests.servers.hostile_dns import hostile_dns, reply
 from tests.servers.hostile_http import answer, endless, hostile_http, raw, silent
 from tests.validation.servers import require
@@ -49,6 +51,8 @@ RECORDS = [
     f'mine TXT "{VALUE}"\nmine CAA 0 issue "ca.ours.test; accounturi=https://x/1"\nmine CAA 0 issue ";"',
     f'nobody TXT "{VALUE}"\nnobody CAA 0 issue ";"',
     f'odd TXT "{VALUE}"\nodd CAA 128 surprise "x"',
+    f"pointing CNAME limited.{ZONE}.",
+    f'below CAA 0 issue "ca.below.test"\nblind.below CNAME exists.{ZONE}.',
     f'wild TXT "{VALUE}"\nwild CAA 0 issue "ca.ours.test"\nwild CAA 0 issuewild "ca.other.test"',
 ]
 
@@ -72,6 +76,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     require("knotd", "named", "keymgr")
     directory: Path = tmp_path_factory.mktemp("dns")
     port = free_port("127.0.0.1", "127.0.0.2")
+    records = [f'@ TXT "{VALUE}"', '@ CAA 0 issue "ca.ours.test"']
+    # Signed as they should be; then somebody put our value in, and the signatures of the other ran out.
+    forged = signed_zone("forged.test", ['@ TXT "something-else"']).with_changed("something-else", VALUE)
+    overdue = signed_zone("overdue.test", records, expired=True)
     first_zones = {
         ZONE: zone_text(ZONE, [*RECORDS, f'late TXT "{VALUE}"'], BOTH),
         "moved.test": zone_text("moved.test", [f'@ TXT "{VALUE}"'], {"ns.moved.test": "127.0.0.2"}),
@@ -79,7 +87,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         "dead.test": zone_text("dead.test", [], {"ns.dead.test": "127.0.0.3"}),
         "inside.test": zone_text("inside.test", [], {"ns.inside.test": "10.0.0.1"}),
         "nameless.test": zone_text("nameless.test", [], {"ns.nowhere.test": "127.0.0.1"}),
-        "signed.test": zone_text("signed.test", [f'@ TXT "{VALUE}"']),
+        "signed.test": zone_text("signed.test", [f'@ TXT "{VALUE}"', 'caa CAA 0 issue ";"']),
+        "forged.test": forged.text,
+        "overdue.test": overdue.text,
         "broken.test": zone_text("broken.test", [f'@ TXT "{VALUE}"']),
         ".": root_zone(),
     }
@@ -93,7 +103,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     ):
         ds = ds_of(directory / "first", "signed.test")
         wrong = re.sub(r"[0-9a-f]{64}", "ab" * 32, ds)
-        anchors = {"signed.test": ds, "broken.test": wrong}
+        anchors = {"signed.test": ds, "broken.test": wrong, "forged.test": forged.ds, "overdue.test": overdue.ds}
         with validating_resolver(directory / "resolver", {".": first.endpoint}, anchors) as recursive:
             resolver = Resolver([recursive.endpoint], guard=GUARD, authoritative_port=port, timeout=4)
             yield Servers(port, resolver, Nameserver("127.0.0.1", port, "ns.connection.test"))
@@ -132,10 +142,12 @@ CAUSES: list[tuple[str, str, list[str]]] = [
     ("inside.test", "dns_server_forbidden", ["private address"]),
     ("nosuch.domain", "dns_no_such_zone", ["isn't registered"]),
     ("broken.test", "dns_dnssec_failure", ["DNSSEC of broken.test"]),
+    ("forged.test", "dns_dnssec_failure", ["DNSSEC of forged.test"]),
+    ("overdue.test", "dns_dnssec_failure", ["DNSSEC of overdue.test"]),
 ]
 
 
-@pytest.mark.parametrize(("name", "code", "words"), CAUSES, ids=[code for _, code, _ in CAUSES])
+@pytest.mark.parametrize(("name", "code", "words"), CAUSES, ids=[f"{code}-{name}" for name, code, _ in CAUSES])
 def test_every_cause_has_its_code_and_names_what_was_seen(
     servers: Servers, name: str, code: str, words: list[str]
 ) -> None:
@@ -185,13 +197,34 @@ def test_caa_decides_for_a_ca_that_heeds_it(servers: Servers, name: str, wildcar
     assert explanation.code == code
     if code == "caa_forbids" and name == "limited":
         assert "only ca.other.test" in explanation.sentence
-        assert explanation.fix == 'Add: limited.example.test CAA 0 issue "ca.ours.test"'
+        assert explanation.fix == 'Add: limited.example.test. CAA 0 issue "ca.ours.test"'
 
 
 def test_caa_is_only_for_information_where_the_ca_does_not_heed_it(servers: Servers) -> None:
     explanation = check(servers, f"limited.{ZONE}")
     assert explanation.ok
     assert explanation.seen["caa"]["records"] == ["0 issue ca.other.test"]
+
+
+@pytest.mark.parametrize("name", ["broken.test", "overdue.test", "a.overdue.test"])
+def test_caa_behind_broken_dnssec_is_a_block_and_not_a_pass(servers: Servers, name: str) -> None:
+    facts = asyncio.run(gather_caa(servers.resolver, name, wildcard=False))
+    verdict = caa_verdict(facts, Issuer(("ca.ours.test",)))
+    assert (verdict.allowed, verdict.code) == (False, "caa_dnssec_failure"), verdict.sentence
+    assert isinstance(caa_block([verdict]), Unavailable)
+
+
+def test_the_same_record_signed_properly_is_accepted(servers: Servers) -> None:
+    assert check(servers, "signed.test").ok
+    facts = asyncio.run(gather_caa(servers.resolver, "caa.signed.test", wildcard=False))
+    assert caa_verdict(facts, Issuer(("ca.ours.test",))).code == "caa_forbids"
+
+
+def test_caa_of_a_cname_is_that_of_its_target_and_else_that_of_the_name_above(servers: Servers) -> None:
+    followed = asyncio.run(gather_caa(servers.resolver, f"pointing.{ZONE}", wildcard=False))
+    assert (followed.at, [r.value for r in followed.records]) == (f"pointing.{ZONE}", ["ca.other.test"])
+    bare = asyncio.run(gather_caa(servers.resolver, f"blind.below.{ZONE}", wildcard=False))
+    assert (bare.at, [r.value for r in bare.records]) == (f"below.{ZONE}", ["ca.below.test"])
 
 
 def test_caa_is_found_by_climbing(servers: Servers) -> None:
@@ -202,7 +235,7 @@ def test_caa_is_found_by_climbing(servers: Servers) -> None:
 def test_a_failed_caa_lookup_is_a_no() -> None:
     with hostile_dns(lambda query: reply(query, rcode=2)) as server:
         facts = asyncio.run(gather_caa(Resolver([server.endpoint]), "a.test", wildcard=False))
-        verdict = caa_verdict(facts, ["ca.ours.test"])
+        verdict = caa_verdict(facts, Issuer(("ca.ours.test",)))
         assert (verdict.allowed, verdict.code) == (False, "caa_lookup_failed")
 
 
@@ -222,7 +255,7 @@ def test_servers_that_answer_as_late_as_they_can_do_not_hold_a_check_for_ever(mo
         facts = asyncio.run(gather_dns(Resolver([server.endpoint], timeout=60), DnsRecord("a.b.test", "TXT", VALUE)))
         assert explain_dns(facts).code == "dns_resolver_unreachable"
         caa = asyncio.run(gather_caa(Resolver([server.endpoint], timeout=60), "a.b.test", wildcard=False))
-        assert not caa_verdict(caa, ["ca.ours.test"]).allowed
+        assert not caa_verdict(caa, Issuer(("ca.ours.test",))).allowed
 
 
 def test_a_dead_delegation_is_not_mistaken_for_its_parent() -> None:
@@ -279,7 +312,7 @@ NOT_FILES: list[tuple[str, Any, str, list[str]]] = [
 
 def check_file(port: int, file: FileToPublish = FILE, guard: AddressGuard = GUARD) -> Explanation:
     egress = Egress(Resolver(["127.0.0.1:9"], guard=guard, timeout=0.3), guard)
-    return explain_file(asyncio.run(gather_file(egress, file, http_port=port)))
+    return explain_file(asyncio.run(gather_file(egress, replace(file, port=port))))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from certwright.kernel.problems import Invalid, NotFound, Problem, Refused, Stal
 from certwright.platform.config import Settings
 from certwright.platform.events import events
 from certwright.rooms import validation
+from certwright.rooms.audit import audit_events
 from certwright.rooms.validation import ChallengeStatus, DnsConnection, DnsProviders, DomainState, Method
 from certwright.rooms.validation import actions as validation_actions
 from certwright.rooms.validation.tables import challenges, dns_connections, evidence
@@ -95,7 +96,7 @@ def require_names(
 def state_of(world: World, subject: str) -> validation.ValidationState:
     async def go() -> validation.ValidationState:
         async with world.services.db.begin() as tx:
-            return await validation.state(tx, subject, world.clock.now())
+            return await validation.state(tx, world.services, subject, world.clock.now())
 
     return world.run(go())
 
@@ -161,6 +162,14 @@ def publish(server: DnsServer, name: str, value: str | None) -> None:
     assert dns.query.tcp(update, server.address, 5, server.port).rcode() == 0
 
 
+def publish_cname(server: DnsServer, name: str, target: str | None) -> None:
+    update = dns.update.UpdateMessage(ZONE + ".", keyring=dns.tsig.Key(KEY.name + ".", KEY.secret, KEY.algorithm + "."))
+    update.delete(name + ".", "CNAME")
+    if target is not None:
+        update.add(name + ".", 300, "CNAME", target)
+    assert dns.query.tcp(update, server.address, 5, server.port).rcode() == 0
+
+
 def txt(server: DnsServer, name: str) -> set[str]:
     said = dns.query.tcp(dns.message.make_query(name + ".", "TXT", flags=0), server.address, 5, server.port)
     return {b"".join(rdata.strings).decode() for rrset in said.answer for rdata in rrset}
@@ -201,6 +210,10 @@ def test_a_file_published_by_hand_is_noticed(room: World, routes: dict[str, Hand
     assert domain.explanation is not None
     assert domain.explanation["code"] == "file_not_2xx"
     assert domain.file is not None
+    port = room.services.settings.validation_http_port
+    assert domain.file.url == f"http://site.localhost:{port}{domain.file.path}", "the address that is looked at"
+    assert domain.instructions is not None
+    assert domain.instructions["url"] == domain.file.url
     routes[domain.file.path] = answer(200, domain.file.content.encode())
     room.clock.move(NEXT_LOOK)
     room.drain()
@@ -295,12 +308,59 @@ def test_a_cancelled_application_is_not_validated_any_more(room: World, routes: 
 
 
 def test_names_whose_record_goes_to_the_same_place_share_one_value(room: World) -> None:
-    require_names(room, "app_share", f"*.{ZONE}", ZONE, f"www.{ZONE}")
+    require_names(room, "app_share", f"*.{ZONE}", ZONE, f"www.{ZONE}", "elsewhere.test")
     records = [domain.record for domain in state_of(room, "app_share").domains]
     assert all(record is not None for record in records)
-    assert [record.name for record in records if record] == [ZONE, ZONE, f"www.{ZONE}"]
+    assert [record.name for record in records if record] == [ZONE, ZONE, ZONE, "elsewhere.test"]
     values = [record.value for record in records if record]
-    assert values[0] == values[1] != values[2]
+    assert values[0] == values[1] == values[2] != values[3]
+
+
+def test_one_record_at_the_domain_shows_the_names_below_it_too(room: World, server: DnsServer) -> None:
+    subjects = heard(room)
+    require_names(room, "app_below", f"deep.a.{ZONE}", ZONE)
+    record = state_of(room, "app_below").domains[0].record
+    assert record is not None
+    publish(server, ZONE, record.value)
+    room.drain()
+    assert state_of(room, "app_below").all_valid
+    assert subjects == ["app_below"]
+    assert {entry.domain for entry in rows(room, evidence)} == {ZONE}
+    publish(server, ZONE, None)
+
+
+def test_a_cname_beside_does_as_well_as_the_txt_record(room: World, server: DnsServer) -> None:
+    require_names(room, "app_cname", f"host.{ZONE}")
+    domain = only(room, "app_cname")
+    assert domain.instead is not None
+    assert domain.instructions is not None
+    assert domain.instructions["instead"]["type"] == "CNAME"
+    publish_cname(server, domain.instead.name, "wrong.certwright.invalid.")
+    room.drain()
+    explanation = only(room, "app_cname").explanation
+    assert explanation is not None
+    assert explanation["code"] == "dns_wrong_value", "the CNAME is what was tried, so it is explained"
+    publish_cname(server, domain.instead.name, domain.instead.value + ".")
+    room.clock.move(NEXT_LOOK)
+    room.drain()
+    assert state_of(room, "app_cname").all_valid
+    (entry,) = rows(room, evidence)
+    assert entry.seen["record"]["type"] == "CNAME"
+    publish_cname(server, domain.instead.name, None)
+
+
+def test_a_value_of_an_earlier_application_is_told_as_old(room: World, server: DnsServer) -> None:
+    require_names(room, "app_first", f"again.{ZONE}")
+    first = only(room, "app_first").record
+    assert first is not None
+    cancel(room, "app_first")
+    require_names(room, "app_second", f"again.{ZONE}")
+    publish(server, f"again.{ZONE}", first.value)
+    room.drain()
+    explanation = only(room, "app_second").explanation
+    assert explanation is not None
+    assert explanation["code"] == "dns_old_value"
+    publish(server, f"again.{ZONE}", None)
 
 
 def test_every_application_gets_values_of_its_own(room: World) -> None:
@@ -605,6 +665,39 @@ def test_a_connection_in_use_is_not_deleted(room: World, server: DnsServer) -> N
     cancel(room, "app_use")
     room.drain()
     room.run(validation.delete_connection(room.services, room.actor, made.id))
+
+
+def test_deleting_a_connection_first_removes_the_records_written_through_it(room: World, server: DnsServer) -> None:
+    made = connect(room, server)
+    require_names(room, "app_out", f"out.{ZONE}")
+    room.drain()
+    assert only(room, "app_out").status is ChallengeStatus.VALID
+    with pytest.raises(Refused) as needed:
+        room.run(validation.delete_connection(room.services, room.actor, made.id))
+    assert (needed.value.code, needed.value.extra) == ("dns_records_out", {"records": [f"out.{ZONE}"]})
+    assert "are issued" in needed.value.fix
+    cancel(room, "app_out")
+    with pytest.raises(Refused) as removing:
+        room.run(validation.delete_connection(room.services, room.actor, made.id))
+    assert "being removed now" in removing.value.fix
+    assert txt(server, f"out.{ZONE}"), "nothing may be forgotten while it stands"
+    room.drain()
+    assert txt(server, f"out.{ZONE}") == set()
+    room.run(validation.delete_connection(room.services, room.actor, made.id))
+
+
+def test_a_connection_whose_server_is_gone_can_be_deleted_by_leaving_its_records(
+    room: World, server: DnsServer
+) -> None:
+    made = connect(room, server)
+    require_names(room, "app_left", f"left.{ZONE}")
+    room.drain()
+    (record,) = txt(server, f"left.{ZONE}")
+    room.run(validation.delete_connection(room.services, room.actor, made.id, leave_records=True))
+    (line,) = [row for row in rows(room, audit_events) if row.action == "dns:connection:delete"]
+    assert line.before["records_left"] == [f"left.{ZONE}"]
+    assert txt(server, f"left.{ZONE}") == {record}
+    publish(server, f"left.{ZONE}", None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from pydantic import ValidationError
 
 from certwright.kernel.names import parse_dns_name
-from certwright.kernel.problems import Invalid
+from certwright.kernel.problems import Invalid, Refused, Unavailable
 from certwright.rooms.validation import rulepack, rules
 from certwright.rooms.validation.rulepack import rule_pack
 from certwright.rooms.validation.words import (
@@ -22,6 +22,7 @@ from certwright.rooms.validation.words import (
     ChallengeStatus,
     DnsRecord,
     FileToPublish,
+    Issuer,
     Method,
 )
 
@@ -94,6 +95,14 @@ def test_evidence_is_good_exactly_while_it_is_young_enough_at_every_moment(at: d
         assert moment > until
 
 
+@pytest.mark.parametrize("public", [True, False])
+def test_what_a_persistent_record_showed_is_good_for_ten_days_to_the_second(public: bool) -> None:
+    at = midnight("2026-11-21")
+    until = rulepack.dcv_usable_until(PACK, "dns-persist-01", at, public=public)
+    assert until - SECOND < at + timedelta(days=10) < until + SECOND
+    assert rulepack.dcv_usable_until(PACK, "dns-01", at, public=public) > until
+
+
 def test_email_evidence_ends_with_the_method_for_public_cas_only() -> None:
     at = midnight("2028-02-01")
     end = midnight("2028-03-15")
@@ -139,6 +148,67 @@ def test_the_record_goes_where_the_table_says(name: str, single: bool, place: st
     assert rules.record_place(parse_dns_name(name), single=single) == place
 
 
+@pytest.mark.parametrize(
+    ("names", "places"),
+    [
+        (["a.example.com", "b.example.com"], ["a.example.com", "b.example.com"]),
+        (["example.com", "www.example.com", "a.b.example.com"], ["example.com"] * 3),
+        (["*.example.com", "a.example.com", "example.org"], ["example.com", "example.com", "example.org"]),
+        (["*.a.example.com", "b.a.example.com", "example.net"], ["a.example.com", "a.example.com", "example.net"]),
+        (["example.com", "notexample.com"], ["example.com", "notexample.com"]),
+        (["www.example.com", "shop.example.com"], ["www.example.com", "shop.example.com"]),
+        (["xn--bcher-kva.example.com", "a.xn--bcher-kva.example.com"], ["xn--bcher-kva.example.com"] * 2),
+    ],
+    ids=[
+        "of several names each has its own record",
+        "names below a domain that is shown anyway share its record",
+        "names below a wildcard share the record of its domain",
+        "the same below a wildcard further down",
+        "a name that only ends alike has its own",
+        "of several names a www name keeps its place",
+        "internationalised names share likewise",
+    ],
+)
+def test_records_of_several_names(names: list[str], places: list[str]) -> None:
+    assert rules.record_places(names, single=False) == dict(zip(names, places, strict=True))
+
+
+def test_a_single_www_name_is_shown_at_its_domain() -> None:
+    assert rules.record_places(["www.example.com"], single=True) == {"www.example.com": "example.com"}
+
+
+@pytest.mark.parametrize(
+    ("name", "domain"),
+    [
+        ("shop.example.com", "example.com"),
+        ("*.a.example.co.uk", "example.co.uk"),
+        ("example.com", "example.com"),
+        ("www.app.internal", "app.internal"),
+        ("db.app.internal", "db.app.internal"),
+        ("*.corp", "corp"),
+    ],
+)
+def test_mail_goes_to_the_registrable_domain_and_of_internal_names_to_the_name(name: str, domain: str) -> None:
+    assert rules.mail_domain(name) == domain
+    assert rules.validated_domain(name, Method.EMAIL, single=False) == domain
+    assert rules.evidence_covers(domain, Method.EMAIL, name)
+    assert rules.mailboxes(domain) == tuple(
+        f"{box}@{domain}" for box in ("admin", "administrator", "webmaster", "hostmaster", "postmaster")
+    )
+
+
+def test_the_cname_that_does_as_well_holds_the_value_and_collides_with_no_other() -> None:
+    values = [rules.fresh_value() for _ in range(50)]
+    instead = [rules.cname_instead(DnsRecord("example.com", "TXT", value)) for value in values]
+    assert len({record.name for record in instead}) == 50
+    for value, record in zip(values, instead, strict=True):
+        assert record.type == "CNAME"
+        assert record.name.endswith(".example.com")
+        assert record.value == value.removeprefix("certwright-validation=") + ".certwright.invalid"
+        assert all(len(label) <= 63 for label in record.value.split("."))
+        assert record.ttl == 300
+
+
 def test_values_are_long_random_and_recognisable() -> None:
     values = {rules.fresh_value() for _ in range(200)}
     assert len(values) == 200
@@ -172,7 +242,8 @@ def test_txt_values_are_shown_quoted_and_others_not() -> None:
         ("*.example.com", "http-01", CaKind.PUBLIC, "method_not_for_wildcard"),
         ("*.example.com", "tls-alpn-01", CaKind.PUBLIC, "method_not_for_wildcard"),
         ("10.0.0.1", "dns", CaKind.PRIVATE, "method_not_for_ip"),
-        ("www.example.com", "email", CaKind.PRIVATE, "method_unknown"),
+        ("10.0.0.1", "email", CaKind.PRIVATE, "method_not_for_ip"),
+        ("www.example.com", "tls-alpn-01", CaKind.PRIVATE, "method_unknown"),
         ("www.example.com", "phone", CaKind.PUBLIC, "method_unknown"),
     ],
 )
@@ -349,8 +420,73 @@ def test_caa_is_read_as_rfc_8659_says(records: list[tuple[int, str, str]] | None
         "a.test", wildcard, None if records is None else "a.test",
         tuple(CaaRecord(*record) for record in records or ()),
     )  # fmt: skip
-    verdict = rules.caa_verdict(facts, ["ours.test"])
+    verdict = rules.caa_verdict(facts, Issuer(("ours.test",)))
     assert (verdict.code, verdict.allowed) == (code, code in ("caa_none", "caa_permits"))
+
+
+OURS = Issuer(("ours.test",), ("dns-01",), "https://ours.test/acct/1")
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("ours.test", "caa_permits"),
+        ("ours.test; accounturi=https://ours.test/acct/1", "caa_permits"),
+        ("ours.test; accounturi=https://ours.test/acct/2", "caa_forbids_account"),
+        ("ours.test; accounturi=", "caa_forbids_account"),
+        ("ours.test; validationmethods=dns-01", "caa_permits"),
+        ("ours.test; validationmethods=http-01,dns-01", "caa_permits"),
+        ("ours.test; validationmethods=http-01", "caa_forbids_method"),
+        ("ours.test; validationmethods=", "caa_forbids_method"),
+        ("ours.test; accounturi=https://ours.test/acct/1; validationmethods=http-01", "caa_forbids_method"),
+        ("ours.test; unknown=thing", "caa_permits"),
+        ("ours.test; accounturi=https://a; accounturi=https://ours.test/acct/1", "caa_forbids"),
+        ("ours.test; %%%", "caa_forbids"),
+        ("ours test", "caa_forbids"),
+        ("; accounturi=https://ours.test/acct/1", "caa_forbids"),
+    ],
+)
+def test_parameters_of_rfc_8657_narrow_what_a_record_permits(value: str, code: str) -> None:
+    verdict = rules.caa_verdict(CaaFacts("a.test", False, "a.test", (CaaRecord(0, "issue", value),)), OURS)
+    assert (verdict.code, verdict.allowed) == (code, code == "caa_permits"), verdict.sentence
+    if not verdict.allowed:
+        assert verdict.add == ('a.test. CAA 0 issue "ours.test"',)
+        assert verdict.found == (f'a.test. CAA 0 issue "{value}"',)
+
+
+def test_one_record_that_permits_is_enough() -> None:
+    narrow = CaaRecord(0, "issue", "ours.test; validationmethods=http-01")
+    facts = CaaFacts("a.test", False, "a.test", (narrow, CaaRecord(0, "issue", "ours.test")))
+    assert rules.caa_verdict(facts, OURS).allowed
+
+
+def test_an_account_or_method_nobody_knows_narrows_nothing_yet() -> None:
+    facts = CaaFacts("a.test", False, "a.test", (CaaRecord(0, "issue", "ours.test; accounturi=https://x/1"),))
+    assert rules.caa_verdict(facts, Issuer(("ours.test",))).allowed
+
+
+def test_before_ordering_a_no_ends_it_and_a_look_up_that_fails_waits() -> None:
+    free = CaaFacts("a.test", False)
+    forbids = CaaFacts("b.test", False, "b.test", (CaaRecord(0, "issue", ";"),))
+    silent = CaaFacts("c.test", False, failure="no answer")
+
+    def block(*facts: CaaFacts) -> object:
+        return rules.caa_block([rules.caa_verdict(one, OURS) for one in facts])
+
+    assert block(free) is None
+    assert block() is None
+    assert isinstance(block(free, silent), Unavailable)
+    refused = block(free, silent, forbids)
+    assert isinstance(refused, Refused)
+    assert refused.code == "caa_forbids"
+    assert refused.extra["add"] == ['b.test. CAA 0 issue "ours.test"']
+
+
+@given(st.text(max_size=60))
+def test_no_text_of_an_issue_record_breaks_the_reading_and_only_our_name_permits(text: str) -> None:
+    facts = CaaFacts("a.test", False, "a.test", (CaaRecord(0, "issue", text),))
+    verdict = rules.caa_verdict(facts, OURS)
+    assert not verdict.allowed or text.strip(" \t").lower().startswith("ours.test")
 
 
 @given(st.text(max_size=40))
@@ -358,4 +494,4 @@ def test_a_caa_record_that_can_not_be_read_never_permits(text: str) -> None:
     (record,) = rules.parse_caa([text])
     readable = record.tag != "unreadable"
     facts = CaaFacts("a.test", False, "a.test", (record,))
-    assert readable or not rules.caa_verdict(facts, ["ours.test"]).allowed
+    assert readable or not rules.caa_verdict(facts, Issuer(("ours.test",))).allowed

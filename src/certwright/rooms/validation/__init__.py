@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from certwright.platform.services import Services
+from certwright.rooms.validation import foresight
 from certwright.rooms.validation.actions import (
-    DOMAINS_VALIDATED,
-    STEP,
     cancel,
     check_caa,
     check_dns,
@@ -13,10 +12,14 @@ from certwright.rooms.validation.actions import (
     check_now,
     list_evidence,
     method_offers,
+    move,
+    publish,
     require_domains,
     state,
+    why_caa_forbids,
 )
 from certwright.rooms.validation.connections import (
+    STEP,
     check_connection,
     create_connection,
     delete_connection,
@@ -25,9 +28,15 @@ from certwright.rooms.validation.connections import (
     secret_context,
     update_connection,
 )
+from certwright.rooms.validation.foresight import EVIDENCE_LASTS, EVIDENCE_RUNS_OUT, FORESEE_STEP
 from certwright.rooms.validation.jobs import challenge_step, version_issued
-from certwright.rooms.validation.ports import DnsProvider, DnsProviders, DnsWriter, longest_zone
+from certwright.rooms.validation.ledger import DOMAINS_VALIDATED
+from certwright.rooms.validation.mails import LINK_PATH, confirm, look_link, resend
+from certwright.rooms.validation.ports import DnsProvider, DnsProviders, DnsWriter, Letter, Mail, longest_zone
+from certwright.rooms.validation.proofs import Shown, held_zones, shown_by
+from certwright.rooms.validation.rulebook import Rulebook, get_rules, replace_rules, revert_rules, rules_of
 from certwright.rooms.validation.rulepack import (
+    RenewalFallback,
     RulePack,
     Validity,
     dcv_reuse,
@@ -37,7 +46,7 @@ from certwright.rooms.validation.rulepack import (
     rule_pack,
     validity,
 )
-from certwright.rooms.validation.tables import challenges, dns_connections
+from certwright.rooms.validation.tables import challenges, dns_connections, foreseen
 from certwright.rooms.validation.words import (
     CaaVerdict,
     CaKind,
@@ -49,13 +58,20 @@ from certwright.rooms.validation.words import (
     Evidence,
     Explanation,
     FileToPublish,
+    MailedLink,
+    Mailing,
     Method,
     Offer,
     ValidationState,
+    Wanted,
 )
 
 __all__ = [
     "DOMAINS_VALIDATED",
+    "EVIDENCE_LASTS",
+    "EVIDENCE_RUNS_OUT",
+    "FORESEE_STEP",
+    "LINK_PATH",
     "STEP",
     "CaKind",
     "CaaVerdict",
@@ -70,39 +86,62 @@ __all__ = [
     "Evidence",
     "Explanation",
     "FileToPublish",
+    "Letter",
+    "Mail",
+    "MailedLink",
+    "Mailing",
     "Method",
     "Offer",
+    "RenewalFallback",
     "RulePack",
+    "Rulebook",
+    "Shown",
     "ValidationState",
     "Validity",
+    "Wanted",
     "cancel",
     "check_caa",
     "check_connection",
     "check_dns",
     "check_file",
     "check_now",
+    "confirm",
     "create_connection",
     "dcv_reuse",
     "dcv_usable_until",
     "delete_connection",
     "get_connection",
+    "get_rules",
+    "held_zones",
     "list_connections",
     "list_evidence",
     "longest_zone",
+    "look_link",
     "method_end",
     "method_offers",
+    "move",
     "organization_reuse",
+    "publish",
     "register",
+    "replace_rules",
     "require_domains",
+    "resend",
+    "revert_rules",
     "rule_pack",
+    "rules_of",
+    "shown_by",
     "state",
     "update_connection",
     "validity",
+    "why_caa_forbids",
 ]
 
 
 def register(services: Services) -> None:
     """Called once per process by the entry."""
     services.jobs.register(STEP, challenges, challenge_step)
-    services.events.subscribe("certificate.version_issued", "validation", version_issued)
+    services.jobs.register(FORESEE_STEP, foreseen, foresight.foresee_step)
+    services.events.subscribe_batch("certificate.version_issued", "validation", version_issued)
+    for kind in ("certificate.revoked", "certificate.deleted"):
+        services.events.subscribe(kind, "validation", foresight.renewal_over)
     services.vault.register(dns_connections.c.secret, secret_context)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from certwright.platform.egress import WEB_PORTS, Egress, EgressProblem
 from certwright.platform.resolver import Look, Nameserver, Outcome, Resolver, Zone
@@ -129,6 +128,9 @@ async def _climb_for_caa(resolver: Resolver, name: str, wildcard: bool) -> CaaFa
         if look.outcome is Outcome.FOUND and look.values:
             return CaaFacts(name, wildcard, at, parse_caa(look.values))
         if look.outcome not in _ANSWERED:
+            broken = await resolver.dnssec_broken(at, "CAA")
+            if broken is not None:
+                return CaaFacts(name, wildcard, failure=f"DNSSEC of {at} is broken ({broken})", broken=True)
             why = f"{look.server} says {look.outcome.replace('_', ' ')}" + (f", {look.detail}" if look.detail else "")
             return CaaFacts(name, wildcard, failure=why)
         at = at.partition(".")[2]
@@ -143,16 +145,14 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
-async def gather_file(egress: Egress, file: FileToPublish, *, http_port: int = 80) -> FileFacts:
+async def gather_file(egress: Egress, file: FileToPublish) -> FileFacts:
     """Fetch over http; if that doesn't give the file and the port is the usual one, over https as well."""
-    host = urlsplit(file.url).netloc
-    base = host if http_port == 80 else f"{host}:{http_port}"
-    ports = WEB_PORTS | {http_port}
-    attempts = [await _attempt(egress, f"http://{base}{file.path}", ports)]
+    ports = WEB_PORTS | {file.port}
+    attempts = [await _attempt(egress, file.url, ports)]
     first = attempts[0]
     arrived = first.status is not None and 200 <= first.status < 300
-    if not arrived and http_port == 80 and first.code not in ("egress_dns", "egress_denied"):
-        attempts.append(await _attempt(egress, f"https://{host}{file.path}", ports))
+    if not arrived and file.port == 80 and first.code not in ("egress_dns", "egress_denied"):
+        attempts.append(await _attempt(egress, file.url.replace("http:", "https:", 1), ports))
     return FileFacts(file, tuple(attempts))
 
 

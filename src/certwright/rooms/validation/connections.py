@@ -10,12 +10,16 @@ from certwright.kernel.ids import new_id
 from certwright.kernel.names import is_public_suffix, parse_dns_name
 from certwright.kernel.problems import Invalid, Problem, Refused, Stale, not_found
 from certwright.platform.db import Tx
+from certwright.platform.limits import CheckLimit
 from certwright.platform.services import Services
 from certwright.rooms import access, audit
 from certwright.rooms.validation import store
 from certwright.rooms.validation.ports import DnsProviders, DnsWriter
 from certwright.rooms.validation.tables import dns_connections
 from certwright.rooms.validation.words import DnsConnection
+
+STEP = "validation.challenge"
+"""The step that writes, checks and removes."""
 
 _MAX_ZONES = 200
 _MAX_NAME = 63
@@ -123,8 +127,14 @@ async def update_connection(
         return _shown(await store.connection(tx, connection_id), connection_id)
 
 
-async def delete_connection(services: Services, actor: Actor, connection_id: str) -> None:
-    """Forget a connection and its secret. Raises Refused while names wait to be validated through it."""
+async def delete_connection(
+    services: Services, actor: Actor, connection_id: str, *, leave_records: bool = False
+) -> None:
+    """Forget a connection and its secret; with it goes the means to remove what was written through it.
+
+    Raises Refused `dns_connection_in_use` while names wait to be validated through it, and, unless `leave_records`,
+    `dns_records_out` naming the records that still stand; those no longer needed are then removed at once.
+    """
     now = services.clock.now()
     async with services.db.begin() as tx:
         before = await _visible(tx, actor, "dns:connection:delete", connection_id)
@@ -134,17 +144,41 @@ async def delete_connection(services: Services, actor: Actor, connection_id: str
                 "dns_connection_in_use", f"{waiting} names wait to be validated through this DNS connection.",
                 fix="Wait until they are validated, or withdraw their applications.", extra={"waiting": waiting},
             )  # fmt: skip
-        await store.delete_connection(tx, connection_id)
-        await audit.record(
-            tx, services, actor, "dns:connection:delete", "dns-connection", connection_id,
-            project_id=before.project_id, before={"name": before.name, "zones": list(before.zones)},
-        )  # fmt: skip
+        out = await store.records_out(tx, connection_id)
+        names = list(dict.fromkeys(row.record_name for row in out))
+        if not out or leave_records:
+            await store.delete_connection(tx, connection_id)
+            await audit.record(
+                tx, services, actor, "dns:connection:delete", "dns-connection", connection_id,
+                project_id=before.project_id,
+                before={"name": before.name, "zones": list(before.zones), "records_left": names},
+            )  # fmt: skip
+            return
+        needless = [row.id for row in out if row.released_at or row.cancelled_at or row.expires_at <= now]
+        await services.jobs.start(tx, STEP, *needless)
+    raise _records_out(names, being_removed=len(needless) == len(out))
+
+
+def _records_out(names: Sequence[str], *, being_removed: bool) -> Refused:
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    first = (
+        "They are being removed now: repeat this in a moment."
+        if being_removed
+        else "They are removed when their certificates are issued or the applications withdrawn."
+    )
+    return Refused(
+        "dns_records_out", f"TXT records written through this DNS connection still stand: {shown}.",
+        fix=f"{first} If the DNS server is gone, delete with --leave-records (the API's leave_records=true) and remove "
+        "them at the DNS operator yourself.",
+        extra={"records": list(names)},
+    )  # fmt: skip
 
 
 async def check_connection(services: Services, actor: Actor, connection_id: str) -> DnsConnection:
     """Prove at the operator that every zone could be updated, and keep the answer on the connection."""
     async with services.db.begin() as tx:
         before = await _visible(tx, actor, "dns:connection:update", connection_id)
+    services.port(CheckLimit).take(actor.account_id, services.clock.now())
     problem: Problem | None = None
     try:
         writer = await open_writer(services, connection_id)

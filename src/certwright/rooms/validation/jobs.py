@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from certwright.kernel.problems import NotFound, Problem
 from certwright.platform.events import Event
 from certwright.platform.jobs import Again, Next
 from certwright.platform.services import Services
-from certwright.rooms.validation import actions, connections, rules, store
+from certwright.rooms.validation import actions, connections, foresight, rules, store
 from certwright.rooms.validation.words import SUGGESTED_TTL, Act, Explanation
 
 # The event that releases a record starts its step at once; this is for the event that comes while a step ends.
@@ -79,9 +80,12 @@ async def _remove(services: Services, row: store.Row) -> Next:
     return None
 
 
-async def version_issued(services: Services, event: Event) -> None:
-    """Listener: what was published for this application isn't needed any more."""
-    application_id = event.payload.get("application_id")
-    if application_id:
+async def version_issued(services: Services, told: Sequence[Event]) -> None:
+    """Listener: what was published for these applications isn't needed any more, what was shown is needed again."""
+    applications = [event for event in told if event.payload.get("application_id")]
+    if applications:
         async with services.db.begin() as tx:
-            await store.release(tx, str(application_id), services.clock.now())
+            await store.release(
+                tx, [str(event.payload["application_id"]) for event in applications], services.clock.now()
+            )
+            await foresight.foresee(tx, services, applications)

@@ -1,14 +1,18 @@
-"""What the validation room needs from whoever hosts a DNS zone: add one TXT value, take it away again."""
+"""What the validation room needs from others: of whoever hosts a DNS zone that one TXT value is added and taken away,
+of whoever sends mail that letters to a domain's mailboxes are sent."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol
 
 from certwright.kernel.problems import Invalid
+from certwright.platform.db import Tx
 from certwright.platform.egress import Egress
 from certwright.platform.resolver import Nameserver
+from certwright.platform.services import Services
 
 
 class DnsWriter(Protocol):
@@ -71,3 +75,25 @@ def longest_zone(name: str, zones: Sequence[str]) -> str | None:
     """The most specific of `zones` that holds `name`."""
     held = [zone for zone in zones if name == zone or name.endswith("." + zone)]
     return max(held, key=len, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One message to a mailbox of a domain. `key` names the occasion: the same key is written once. `link` holds a
+    secret, so whoever keeps the text wipes it once it was sent."""
+
+    account_id: str
+    subject_id: str
+    key: str
+    to_address: str
+    account_name: str
+    domain: str
+    names: tuple[str, ...]
+    link: str
+    until: datetime
+
+
+class Mail(Protocol):
+    async def write(self, tx: Tx, services: Services, letter: Letter) -> None:
+        """Put the letter into the outbox, in the caller's transaction."""
+        ...

@@ -1,4 +1,4 @@
-"""The dated rules of public trust as frozen values, read once from the file shipped with the package.
+"""The dated rules of public trust as frozen values; the package ships with a file of them.
 
 Every figure is looked up by the date of issue, so that the product switches by itself at midnight UTC of the day named.
 """
@@ -15,6 +15,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _FILE = "rules-2026.yaml"
+PERSISTENT = frozenset(("dns-persist-01",))
+"""Methods whose record stays for good (BR 3.2.2.4.22): what they showed ages sooner."""
+# Days: what is larger is a slip.
+_MOST = 4000
 _Step = TypeVar("_Step", bound="_Dated")
 
 
@@ -29,27 +33,33 @@ class _Dated(_Strict):
 class ValidityStep(_Dated):
     """Longest life of a leaf in days: never more than `max`, `ask` to stay clear of it."""
 
-    max: int = Field(gt=0)
-    ask: int = Field(gt=0)
+    max: int = Field(gt=0, le=_MOST)
+    ask: int = Field(gt=0, le=_MOST)
+
+    @model_validator(mode="after")
+    def _within(self) -> ValidityStep:
+        if self.ask > self.max:
+            raise ValueError("ask must not be more than max")
+        return self
 
 
 class DaysStep(_Dated):
     """A limit in days."""
 
-    max: int = Field(gt=0)
+    max: int = Field(gt=0, le=_MOST)
 
 
 class SecondsStep(_Dated):
     """A limit in seconds."""
 
-    max: int = Field(gt=0)
+    max: int = Field(gt=0, le=_MOST * 86_400)
 
 
 class ClassicStep(_Dated):
     """Let's Encrypt's classic profile: life in days, re-use of authorizations in hours."""
 
-    days: int = Field(gt=0)
-    authz_reuse_hours: int = Field(gt=0)
+    days: int = Field(gt=0, le=_MOST)
+    authz_reuse_hours: int = Field(gt=0, le=24 * _MOST)
 
 
 class Keys(_Strict):
@@ -109,8 +119,13 @@ class RulePack(_Strict):
 
 @lru_cache(maxsize=1)
 def rule_pack() -> RulePack:
-    """The rules shipped with this release; raises pydantic.ValidationError if the file is damaged."""
-    return parse(files("certwright.rooms.validation").joinpath(_FILE).read_text("utf-8"))
+    """The rules shipped with this release, for what belongs to no account (others: `rulebook.rules_of`). Raises
+    pydantic.ValidationError if the file is damaged."""
+    return parse(shipped_text())
+
+
+def shipped_text() -> str:
+    return files("certwright.rooms.validation").joinpath(_FILE).read_text("utf-8")
 
 
 def parse(text: str) -> RulePack:
@@ -169,5 +184,7 @@ def dcv_usable_until(pack: RulePack, method: str, validated_at: datetime, *, pub
         begins = _midnight(step.from_)
         if validated_at < begins < until:
             until = min(until, max(begins - timedelta(microseconds=1), validated_at + timedelta(days=step.max)))
+    if method in PERSISTENT:
+        until = min(until, validated_at + timedelta(days=pack.public_tls.dcv_reuse_days_persistent_dns))
     end = method_end(pack, method) if public else None
     return until if end is None else min(until, end - timedelta(microseconds=1))

@@ -6,17 +6,20 @@ Every cause of failure has a code, a sentence that names what was seen where, an
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from certwright.kernel.names import DnsName, is_public_suffix, looks_like_ip, parse_dns_name
-from certwright.kernel.problems import Invalid
+from certwright.kernel.names import DnsName, is_public_suffix, looks_like_ip, parse_dns_name, registrable_domain
+from certwright.kernel.problems import Invalid, Problem, Refused, TooMany, Unavailable
 from certwright.platform.resolver import Look, Outcome
 from certwright.rooms.validation.rulepack import RulePack, dcv_usable_until, method_end
 from certwright.rooms.validation.words import (
+    CNAME_TARGET,
+    MAILBOXES,
     VALUE_PREFIX,
     Act,
     CaaFacts,
@@ -30,6 +33,8 @@ from certwright.rooms.validation.words import (
     FileAttempt,
     FileFacts,
     FileToPublish,
+    Issuer,
+    Mailing,
     Method,
     Offer,
     texts,
@@ -45,7 +50,11 @@ _POLL = tuple(timedelta(seconds=s) for s in (10, 30, 60, 120, 300, 600))
 # A zone's servers copy a change of ours within seconds.
 _POLL_AUTOMATIC = (timedelta(seconds=1), timedelta(seconds=3), *_POLL)
 
-_IMPLEMENTED_BY_OWN_CA = (Method.DNS, Method.FILE)
+_OWN_METHODS = (Method.DNS, Method.FILE, Method.EMAIL)
+
+MAILINGS = 5
+"""How often one application may write to the mailboxes of a domain."""
+MAIL_AGAIN = timedelta(minutes=5)
 
 
 # --- what to publish ---------------------------------------------------------------------------------------------
@@ -72,10 +81,64 @@ def record_place(name: DnsName, *, single: bool) -> str:
     return name.ascii
 
 
+def record_places(names: Sequence[str], *, single: bool) -> dict[str, str]:
+    """Where the record of each of these names goes (A-labels, no IP addresses); `single`: the application has no other.
+
+    Names below one that is shown anyway share its record: who shows a domain speaks for all below it (BR 3.2.2.4.7).
+    """
+    own = {name: record_place(parse_dns_name(name), single=single) for name in names}
+    shown = set(own.values())
+    return {
+        name: min((above for above in shown if place == above or place.endswith("." + above)), key=len)
+        for name, place in own.items()
+    }
+
+
+def cname_instead(record: DnsRecord) -> DnsRecord:
+    """The CNAME that does as well as a TXT record of ours, for zones where no TXT record can be added.
+
+    The label comes from the value, so that applications for one name don't ask for the same CNAME.
+    """
+    label = "_" + hashlib.sha256(record.value.encode()).hexdigest()[:16]
+    return DnsRecord(f"{label}.{record.name}", "CNAME", f"{record.value.removeprefix(VALUE_PREFIX)}.{CNAME_TARGET}")
+
+
+def mail_domain(name: str) -> str:
+    """The domain whose mailboxes are written to: the registrable one, for few hosts take mail; of an internal name
+    the name itself, without `*.` or `www.`."""
+    parsed = parse_dns_name(name)
+    return registrable_domain(parsed) or record_place(parsed, single=True)
+
+
+def mailboxes(domain: str) -> tuple[str, ...]:
+    return tuple(f"{local}@{domain}" for local in MAILBOXES)
+
+
+def why_not_mail(mailing: Mailing | None, now: datetime) -> Problem | None:
+    """Whether the mailboxes may be written to once more."""
+    if mailing is None:
+        return None
+    if mailing.mailings >= MAILINGS:
+        return Refused(
+            "mailings_spent", f"The mailboxes of {mailing.domain} have been written to {mailing.mailings} times.",
+            fix="Check that one of them is read, or withdraw the application and choose dns or file.",
+        )  # fmt: skip
+    wait = mailing.sent_at + MAIL_AGAIN - now
+    if wait > timedelta(0):
+        seconds = int(wait.total_seconds()) + 1
+        return TooMany(
+            "mailing_too_soon", f"The mailboxes of {mailing.domain} were written to a moment ago.",
+            fix=f"Look into the mailboxes; ask again in {seconds} s.", extra={"retry_after": seconds},
+        )  # fmt: skip
+    return None
+
+
 def validated_domain(name: str, method: Method, *, single: bool) -> str:
     """The domain that evidence speaks for once this name is validated."""
     if looks_like_ip(name):
         return name
+    if method is Method.EMAIL:
+        return mail_domain(name)
     parsed = parse_dns_name(name)
     return record_place(parsed, single=single) if covers_children(method) else parsed.ascii
 
@@ -89,16 +152,19 @@ def covers_children(method: Method) -> bool:
 
 
 def offers(name: str, kind: CaKind, now: datetime, pack: RulePack) -> tuple[Offer, ...]:
-    """Every method of this kind of CA for one name today, refused ones with their reason."""
-    methods = tuple(Method) if kind is CaKind.PUBLIC else _IMPLEMENTED_BY_OWN_CA
+    """Every method of this kind of CA for one name today, refused ones with their reason.
+
+    `ends` and `discouraged_since` are the dates for public CAs; an operator's own CA isn't bound by them.
+    """
+    methods = tuple(Method) if kind is CaKind.PUBLIC else _OWN_METHODS
     return tuple(_offer(name, method, kind, now, pack) for method in methods)
 
 
 def _offer(name: str, method: Method, kind: CaKind, now: datetime, pack: RulePack) -> Offer:
     is_ip = looks_like_ip(name)
     public = kind is CaKind.PUBLIC
-    end = method_end(pack, method) if public else None
-    discouraged = pack.public_tls.method_discouraged.get(method) if public else None
+    end = method_end(pack, method)
+    discouraged = pack.public_tls.method_discouraged.get(method)
 
     def offer(allowed: bool, code: str = "", reason: str = "") -> Offer:
         return Offer(
@@ -106,7 +172,7 @@ def _offer(name: str, method: Method, kind: CaKind, now: datetime, pack: RulePac
             discouraged.isoformat() if discouraged else None, end.date().isoformat() if end else None,
         )  # fmt: skip
 
-    if end is not None and now >= end:
+    if public and end is not None and now >= end:
         return offer(False, "method_ended", f"Public CAs may not use {method} any more since {end.date()}.")
     if is_ip and covers_children(method):
         return offer(False, "method_not_for_ip", f"An IP address has no zone of its own, so {method} can't be used.")
@@ -159,6 +225,34 @@ def domains_that_would_cover(name: str) -> tuple[str, ...]:
 def evidence_until(method: Method, validated_at: datetime, kind: CaKind, pack: RulePack) -> datetime:
     """The last moment of issue this evidence is good for."""
     return dcv_usable_until(pack, method, validated_at, public=kind is CaKind.PUBLIC)
+
+
+EVIDENCE_WARNING = timedelta(days=30)
+"""How long before evidence runs out it is said that a renewal will miss it."""
+
+
+def planned_renewal(not_before: datetime, not_after: datetime, pack: RulePack) -> datetime:
+    """When a version is due for renewal where its CA says nothing else (rules-2026)."""
+    fallback, life = pack.renewal_fallback, not_after - not_before
+    short = life < timedelta(days=10)
+    return not_before + life * (fallback.fraction_if_life_under_10_days if short else fallback.fraction_of_life)
+
+
+def evidence_gap(
+    until: Mapping[str, datetime | None], automatic: Iterable[str], needed_at: datetime
+) -> dict[str, datetime | None]:
+    """Of names with the moment their best evidence ends (None: there is none), those a renewal at `needed_at` will miss
+    it for, and for which somebody has to do something."""
+    by_itself = set(automatic)
+    return {
+        name: end for name, end in until.items() if name not in by_itself and (end is None or end < needed_at)
+    }  # fmt: skip
+
+
+def warn_at(gap: Mapping[str, datetime | None], now: datetime) -> datetime:
+    """When to say that evidence runs out too early: at once where there is none, else in time to act."""
+    ends = [end for end in gap.values() if end is not None]
+    return now if len(ends) < len(gap) else min(ends) - EVIDENCE_WARNING
 
 
 def challenge_status(
@@ -220,13 +314,17 @@ def parse_caa(values: Iterable[str]) -> tuple[CaaRecord, ...]:
     return tuple(out)
 
 
-def caa_verdict(facts: CaaFacts, ca_identifiers: Sequence[str]) -> CaaVerdict:
-    """May a CA known by these CAA domain names issue? (RFC 8659 4.2, 4.3; BR 3.2.2.8: a failed look-up is a no.)"""
+def caa_verdict(facts: CaaFacts, issuer: Issuer) -> CaaVerdict:
+    """May this CA issue? (RFC 8659 4.2, 4.3; RFC 8657 for account and method; BR 3.2.2.8: a failed look-up is a no.)"""
     if facts.failure is not None:
+        code, fix = ("caa_dnssec_failure", "Mend the zone's signatures or its DS record at the registry") if (
+            facts.broken
+        ) else ("caa_lookup_failed", "Mend the zone's DNS servers or DNSSEC")  # fmt: skip
         return CaaVerdict(
-            False, "caa_lookup_failed", f"The CAA records of {facts.name} can't be looked up: {facts.failure}.",
-            "Mend the zone's DNS servers or DNSSEC; a CA must treat this as a no.",
+            False, code, f"The CAA records of {facts.name} can't be looked up: {facts.failure}.",
+            f"{fix}; a CA must treat this as a no.",
         )  # fmt: skip
+    found = tuple(f'{facts.at}. CAA {r.flags} {r.tag} "{r.value}"' for r in facts.records)
     if facts.at is None:
         return CaaVerdict(True, "caa_none", f"No CAA record limits who may issue for {facts.name}.")
     unknown = [r for r in facts.records if r.flags & _CRITICAL and r.tag not in _CAA_KNOWN]
@@ -234,22 +332,88 @@ def caa_verdict(facts: CaaFacts, ca_identifiers: Sequence[str]) -> CaaVerdict:
         return CaaVerdict(
             False, "caa_unknown_critical",
             f"The CAA set at {facts.at} holds the unknown critical tag {unknown[0].tag!r}; no CA may issue.",
-            "Correct or remove that record.",
+            "Correct or remove that record.", (), found,
         )  # fmt: skip
     wild = [r for r in facts.records if r.tag == "issuewild"] if facts.wildcard else []
     relevant = wild or [r for r in facts.records if r.tag == "issue"]
     if not relevant:
-        return CaaVerdict(True, "caa_permits", f"The CAA records at {facts.at} don't limit who may issue.")
-    permitted = sorted({r.value.partition(";")[0].strip().lower() for r in relevant} - {""})
-    wanted = {identifier.lower() for identifier in ca_identifiers}
-    if wanted.intersection(permitted):
-        return CaaVerdict(True, "caa_permits", f"The CAA records at {facts.at} permit {', '.join(sorted(wanted))}.")
-    tag = "issuewild" if wild else "issue"
-    who = ", ".join(permitted) or "nobody"
-    add = f'Add: {facts.at} CAA 0 {tag} "{ca_identifiers[0]}"' if ca_identifiers else ""
+        return CaaVerdict(
+            True, "caa_permits", f"The CAA records at {facts.at} don't limit who may issue.", "", (), found
+        )
+    read = [_issue_value(r.value) for r in relevant]
+    wanted = {identifier.lower() for identifier in issuer.identifiers}
+    ours = [(domain, parameters) for domain, parameters in read if domain in wanted and parameters is not None]
+    judged = [_narrowed(parameters or {}, issuer) for _, parameters in ours]
+    if None in judged:
+        who = ", ".join(sorted(wanted))
+        return CaaVerdict(True, "caa_permits", f"The CAA records at {facts.at} permit {who}.", "", (), found)
+    add = caa_record(facts.at, issuer, "issuewild" if wild else "issue")
+    fix = f"Add: {add}" if add else ""
+    records = (add,) if add else ()
+    if judged:
+        code, sentence = judged[0] or ("", "")
+        return CaaVerdict(False, code, f"The CAA record at {facts.at} {sentence}.", fix, records, found)
+    named = {domain if given is not None else f"{domain} (unreadable)" for domain, given in read if domain}
+    who = ", ".join(sorted(named)) or "nobody"
     return CaaVerdict(
-        False, "caa_forbids", f"The CAA records at {facts.at} let only {who} issue for {facts.name}.", add
-    )
+        False, "caa_forbids", f"The CAA records at {facts.at} let only {who} issue for {facts.name}.", fix, records,
+        found,
+    )  # fmt: skip
+
+
+def caa_record(at: str, issuer: Issuer, tag: str) -> str:
+    """The record, as in a zone file, that lets this CA issue; empty for a CA that has no CAA domain name."""
+    return f'{at}. CAA 0 {tag} "{issuer.identifiers[0]}"' if issuer.identifiers else ""
+
+
+_PARAMETER = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)[ \t]*=[ \t]*([\x21-\x3a\x3c-\x7e]*)")
+
+
+def _issue_value(value: str) -> tuple[str, Mapping[str, str] | None]:
+    """(issuer's domain name, parameters) of an issue or issuewild value; None: it can't be read, and permits nobody
+    (RFC 8659 4.2)."""
+    domain, *rest = (part.strip(" \t") for part in value.split(";"))
+    if not all(label and all(c.isascii() and (c.isalnum() or c == "-") for c in label) for label in domain.split(".")):
+        return ("" if not domain else domain.lower()), None
+    parameters: dict[str, str] = {}
+    for part in rest:
+        if not part:
+            continue
+        match = _PARAMETER.fullmatch(part)
+        # Said twice, nobody knows which counts (RFC 8657 3, 4).
+        if match is None or match[1].lower() in parameters:
+            return domain.lower(), None
+        parameters[match[1].lower()] = match[2]
+    return domain.lower(), parameters
+
+
+def _narrowed(parameters: Mapping[str, str], issuer: Issuer) -> tuple[str, str] | None:
+    """Why parameters of RFC 8657 keep this CA from issuing in this way; None when they don't."""
+    account = parameters.get("accounturi")
+    if account is not None and issuer.account_uri is not None and account != issuer.account_uri:
+        return "caa_forbids_account", f"permits only the account {account}, not {issuer.account_uri}"
+    if "validationmethods" in parameters and issuer.methods:
+        allowed = [method for method in parameters["validationmethods"].split(",") if method]
+        missing = [method for method in issuer.methods if method not in allowed]
+        if missing:
+            shown = ", ".join(allowed) or "none"
+            return "caa_forbids_method", f"permits validation by {shown} only, not by {', '.join(missing)}"
+    return None
+
+
+def caa_block(verdicts: Sequence[CaaVerdict]) -> Refused | Unavailable | None:
+    """Why nothing may be ordered yet: Refused where CAA says no, Unavailable where it can't be looked up now."""
+    said = [verdict for verdict in verdicts if not verdict.allowed]
+    if not said:
+        return None
+    sentence = " ".join(verdict.sentence for verdict in said[:5])
+    fix = " ".join(dict.fromkeys(verdict.fix for verdict in said[:5] if verdict.fix))
+    extra = {"add": [line for verdict in said for line in verdict.add], "codes": [verdict.code for verdict in said]}
+    waits = ("caa_lookup_failed", "caa_dnssec_failure")
+    first = next((verdict for verdict in said if verdict.code not in waits), None)
+    if first is not None:
+        return Refused(first.code, sentence, fix=fix, extra=extra)
+    return Unavailable(said[0].code, sentence, fix=fix, extra=extra)
 
 
 # --- explaining DNS ----------------------------------------------------------------------------------------------
@@ -294,7 +458,7 @@ def explain_dns(facts: DnsFacts) -> Explanation:
     if facts.zone is None:
         return _explain_no_zone(facts)
     if facts.ca_identifiers and facts.caa is not None:
-        verdict = caa_verdict(facts.caa, facts.ca_identifiers)
+        verdict = caa_verdict(facts.caa, Issuer(facts.ca_identifiers))
         if not verdict.allowed:
             return _dns(facts, verdict.code, verdict.sentence, verdict.fix)
     answered = [look for look in facts.authoritative if look.outcome in _ANSWERS]
@@ -444,7 +608,7 @@ def _explain_silence(facts: DnsFacts, operators: str) -> Explanation:
         details = sorted({look.detail for look in facts.authoritative})
         return _dns(
             facts, "dns_server_forbidden", f"The servers of {zone} ({operators}) are at {details[0]}.",
-            "If it is meant, the operator can open that network with the setting allowed_networks.",
+            "If it is meant, start the server with their network in CERTWRIGHT_ALLOWED_NETWORKS=10.0.0.0/8.",
         )  # fmt: skip
     said = "; ".join(f"{look.server}: {look.detail or look.outcome.replace('_', ' ')}" for look in facts.authoritative)
     return _dns(
@@ -469,7 +633,7 @@ def _dns_seen(facts: DnsFacts) -> dict[str, Any]:
     if facts.written_at:
         seen["written_at"] = [look_as_dict(look) for look in facts.written_at]
     if facts.caa is not None:
-        verdict = caa_verdict(facts.caa, facts.ca_identifiers)
+        verdict = caa_verdict(facts.caa, Issuer(facts.ca_identifiers))
         seen["caa"] = {"code": verdict.code, "message": verdict.sentence} if facts.ca_identifiers else {
             "at": facts.caa.at, "records": [f"{r.flags} {r.tag} {r.value}" for r in facts.caa.records],
             "failure": facts.caa.failure,
@@ -496,6 +660,29 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 def _same_name(left: str, right: str) -> bool:
     return left.rstrip(".").lower() == right.rstrip(".").lower()
+
+
+def explain_either(txt: Explanation, cname: Explanation) -> Explanation:
+    """A TXT record and the CNAME that does as well: either passes; otherwise what was published is explained, which is
+    the TXT record unless only the CNAME is there."""
+    only_cname = txt.code in _NOTHING_THERE and cname.code not in _NOTHING_THERE
+    return cname if not txt.ok and (cname.ok or only_cname) else txt
+
+
+_NOTHING_THERE = ("dns_no_such_name", "dns_no_record")
+
+
+# --- explaining mail ---------------------------------------------------------------------------------------------
+
+
+def explain_mail(mailing: Mailing) -> Explanation:
+    """Nobody has confirmed yet; that somebody has is evidence, and needs no explanation."""
+    return Explanation(
+        False, "email_not_confirmed",
+        f"Nobody has followed the link mailed to {len(mailing.addresses)} mailboxes of {mailing.domain} yet.",
+        f"Open the mail in one of {', '.join(mailing.addresses)} and confirm, or have it sent again.",
+        {"mail": mailing.as_dict()},
+    )  # fmt: skip
 
 
 # --- explaining files --------------------------------------------------------------------------------------------
@@ -528,7 +715,10 @@ _FILE_CODES: Mapping[str, tuple[str, str]] = {
     "egress_bad_redirect": ("file_bad_redirect", "Serve the file at its own address, or redirect by the rules."),
     "egress_timeout": ("file_timeout", "Check that the site can be reached from outside and answers quickly."),
     "egress_too_large": ("file_too_large", "The file must hold the given text and nothing else."),
-    "egress_denied": ("file_network_denied", "The operator can open the network with the setting allowed_networks."),
+    "egress_denied": (
+        "file_network_denied",
+        "If it is meant, start the server with the site's network in CERTWRIGHT_ALLOWED_NETWORKS=10.0.0.0/8.",
+    ),
     "egress_dns": ("file_host_not_found", "Add an A or AAAA record for exactly this name."),
     "egress_tls": ("file_tls_failure", "Serve the file over http, or mend the server's TLS."),
     "egress_protocol": ("file_not_http", "Check which program answers on that port."),
@@ -557,8 +747,8 @@ def _explain_attempt(attempt: FileAttempt, file: FileToPublish) -> tuple[str, st
 
 
 _STATUS_HINTS = {
-    401: "Let everyone read /.well-known/pki-validation/ without signing in.",
-    403: "Let everyone read /.well-known/pki-validation/.",
+    401: "Let everyone read this file without signing in.",
+    403: "Let everyone read this file.",
     404: "Publish the file at exactly this path; check the document root of this host name.",
 }
 

@@ -9,13 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from certwright.platform.db import Tx
-from certwright.rooms.validation.tables import challenges, dns_connections, evidence
+from certwright.platform.db import Tx, is_one_of
+from certwright.rooms.validation.tables import challenges, dns_connections, evidence, foreseen, mailed_links
 
 Row = sa.Row[*tuple[Any, ...]]
 _C = challenges.c
 _D = dns_connections.c
 _E = evidence.c
+_M = mailed_links.c
+_F = foreseen.c
 
 _CHALLENGE = (
     _C.id, _C.account_id, _C.project_id, _C.subject_id, _C.position, _C.name, _C.domain, _C.method, _C.ca, _C.ca_kind,
@@ -103,14 +105,19 @@ async def cancel(tx: Tx, subject_id: str, now: datetime) -> None:
         .where(_C.subject_id == subject_id, _C.validated_at.is_(None), _C.cancelled_at.is_(None))
         .values(cancelled_at=now, next_step_at=None)
     )
-    await release(tx, subject_id, now)
+    await release(tx, [subject_id], now)
 
 
-async def release(tx: Tx, subject_id: str, now: datetime) -> None:
-    """Nothing published for this application is needed any more; what we wrote ourselves is due for removal."""
+async def move(tx: Tx, subject_ids: Sequence[str], project_id: str) -> None:
+    for table in (challenges, mailed_links, foreseen):
+        await tx.execute(sa.update(table).where(table.c.subject_id.in_(subject_ids)).values(project_id=project_id))
+
+
+async def release(tx: Tx, subject_ids: Sequence[str], now: datetime) -> None:
+    """Nothing published for these applications is needed any more; what we wrote ourselves is due for removal."""
     await tx.execute(
         sa.update(challenges)
-        .where(_C.subject_id == subject_id, _C.released_at.is_(None))
+        .where(is_one_of(_C.subject_id, subject_ids), _C.released_at.is_(None))
         .values(
             released_at=now,
             next_step_at=sa.case(
@@ -118,6 +125,81 @@ async def release(tx: Tx, subject_id: str, now: datetime) -> None:
             ),
         )
     )
+
+
+async def previous_values(tx: Tx, account_id: str, place: str, now: datetime) -> frozenset[str]:
+    """Values that were asked for at this name and are of no use any more, the newest few."""
+    over = sa.or_(
+        _C.validated_at.is_not(None), _C.cancelled_at.is_not(None), _C.released_at.is_not(None), _C.expires_at <= now
+    )
+    query = (
+        sa.select(_C.value)
+        .where(_C.account_id == account_id, _C.record_name == place, _C.value.is_not(None), over)
+        .order_by(_C.id.desc())
+        .limit(20)
+    )
+    return frozenset((await tx.scalars(query)).all())
+
+
+# --- mailed links ------------------------------------------------------------------------------------------------
+
+_LINK = (
+    _M.id, _M.account_id, _M.project_id, _M.subject_id, _M.domain, _M.address, _M.mailing, _M.sent_at, _M.expires_at,
+    _M.used_at,
+)  # fmt: skip
+
+
+async def insert_links(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
+    await tx.execute(sa.insert(mailed_links), list(rows))
+
+
+async def links_of(tx: Tx, subject_ids: Sequence[str]) -> Sequence[Row]:
+    query = sa.select(*_LINK).where(is_one_of(_M.subject_id, subject_ids)).order_by(_M.mailing, _M.id)
+    return (await tx.execute(query)).all()
+
+
+async def link(tx: Tx, token_hash: bytes) -> Row | None:
+    return (await tx.execute(sa.select(*_LINK).where(_M.token_hash == token_hash))).one_or_none()
+
+
+async def use_link(tx: Tx, link_id: str, now: datetime) -> bool:
+    """False when it was used before."""
+    used = await tx.execute(
+        sa.update(mailed_links).where(_M.id == link_id, _M.used_at.is_(None)).values(used_at=now)
+    )  # fmt: skip
+    return bool(used.rowcount)
+
+
+# --- renewals that will need evidence ------------------------------------------------------------------------------
+
+
+async def projects_of(tx: Tx, subject_ids: Sequence[str]) -> dict[str, str]:
+    """The project of each of these applications that has names to show."""
+    query = sa.select(_C.subject_id, _C.project_id).where(is_one_of(_C.subject_id, subject_ids)).distinct()
+    return {row.subject_id: row.project_id for row in await tx.execute(query)}
+
+
+async def foresee(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The newest version of a certificate is the one that will be renewed."""
+    if not rows:
+        return
+    new = pg_insert(foreseen).values(list(rows))
+    kept = ("project_id", "subject_id", "needed_at", "not_after", "next_step_at")
+    await tx.execute(new.on_conflict_do_update(index_elements=["id"], set_={name: new.excluded[name] for name in kept}))
+
+
+async def foreseen_of(tx: Tx, certificate_id: str, *, lock: bool = False) -> Row | None:
+    query = sa.select(_F.id, _F.account_id, _F.project_id, _F.subject_id, _F.needed_at, _F.not_after, _F.told_at)
+    query = query.where(_F.id == certificate_id)
+    return (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+
+
+async def told(tx: Tx, certificate_id: str, at: datetime | None) -> None:
+    await tx.execute(sa.update(foreseen).where(_F.id == certificate_id).values(told_at=at))
+
+
+async def forget_foreseen(tx: Tx, certificate_id: str) -> None:
+    await tx.execute(sa.delete(foreseen).where(_F.id == certificate_id))
 
 
 # --- evidence ----------------------------------------------------------------------------------------------------
@@ -219,6 +301,16 @@ async def connection_in_use(tx: Tx, connection_id: str, now: datetime) -> int:
         _C.released_at.is_(None), _C.expires_at > now,
     )  # fmt: skip
     return int(await tx.scalar(query) or 0)
+
+
+async def records_out(tx: Tx, connection_id: str) -> Sequence[Row]:
+    """Challenges whose record was, or may have been, written through this connection and not removed yet."""
+    query = (
+        sa.select(_C.id, _C.record_name, _C.released_at, _C.cancelled_at, _C.expires_at)
+        .where(_C.connection_id == connection_id, _C.write_intended_at.is_not(None), _C.removed_at.is_(None))
+        .order_by(_C.record_name, _C.id)
+    )
+    return (await tx.execute(query)).all()
 
 
 async def delete_connection(tx: Tx, connection_id: str) -> None:

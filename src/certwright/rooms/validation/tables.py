@@ -36,10 +36,12 @@ evidence = sa.Table(
     id_column(primary_key=True),
     *tenant_columns(),
     sa.Column("domain", sa.Text(collation="C"), nullable=False),
-    sa.Column("scope", sa.Text, sa.CheckConstraint("scope IN ('exact', 'subtree')", "scope"), nullable=False),
+    sa.Column("scope", sa.Text, nullable=False),
+    sa.CheckConstraint("scope IN ('exact', 'subtree')", "scope"),
     sa.Column("method", sa.Text, nullable=False),
     sa.Column("ca", sa.Text, nullable=False),
-    sa.Column("ca_kind", sa.Text, sa.CheckConstraint("ca_kind IN ('public', 'private')", "ca_kind"), nullable=False),
+    sa.Column("ca_kind", sa.Text, nullable=False),
+    sa.CheckConstraint("ca_kind IN ('public', 'private')", "ca_kind"),
     id_column("subject_id", nullable=False),
     id_column("challenge_id", nullable=False),
     at_column("validated_at", nullable=False),
@@ -59,7 +61,8 @@ challenges = sa.Table(
     sa.Column("domain", sa.Text(collation="C"), nullable=False),
     sa.Column("method", sa.Text, nullable=False),
     sa.Column("ca", sa.Text, nullable=False),
-    sa.Column("ca_kind", sa.Text, sa.CheckConstraint("ca_kind IN ('public', 'private')", "ca_kind"), nullable=False),
+    sa.Column("ca_kind", sa.Text, nullable=False),
+    sa.CheckConstraint("ca_kind IN ('public', 'private')", "ca_kind"),
     # Empty where evidence was re-used: then nothing has to be published.
     sa.Column("value", sa.Text),
     sa.Column("record_name", sa.Text),
@@ -82,7 +85,58 @@ challenges = sa.Table(
     *step_columns(),
     sa.UniqueConstraint("subject_id", "name"),
     sa.CheckConstraint("(validated_at IS NULL) = (evidence_id IS NULL)", "evidence"),
-    sa.CheckConstraint("evidence_id IS NOT NULL OR value IS NOT NULL", "value"),
+    sa.CheckConstraint("evidence_id IS NOT NULL OR value IS NOT NULL OR method = 'email'", "value"),
     sa.Index("ix_challenges_due", "next_step_at", postgresql_where=sa.text("next_step_at IS NOT NULL")),
     info={"resource": "validation"},
+)
+
+# One mailed link each. Every mailing to a domain's mailboxes makes one row per mailbox; the first that is followed and
+# confirmed shows all names of the application below the domain, and the others are of no use any more.
+mailed_links = sa.Table(
+    "mailed_links",
+    metadata,
+    id_column(primary_key=True),
+    *tenant_columns(),
+    id_column("subject_id", nullable=False),
+    sa.Column("domain", sa.Text(collation="C"), nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("token_hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("mailing", sa.Integer, nullable=False),
+    at_column("sent_at", nullable=False),
+    at_column("expires_at", nullable=False),
+    at_column("used_at"),
+    sa.UniqueConstraint("subject_id", "domain", "address", "mailing"),
+    info={"resource": "validation"},
+)
+
+# Until when the evidence must last that the version of an application rests on: the moment its renewal is planned for.
+# `told_at`: others were told that it won't.
+foreseen = sa.Table(
+    "foreseen_renewals",
+    metadata,
+    # The certificate's id: a newer version takes the place of the one before.
+    id_column(primary_key=True),
+    *tenant_columns(),
+    id_column("subject_id", nullable=False),
+    at_column("needed_at", nullable=False),
+    at_column("not_after", nullable=False),
+    at_column("told_at"),
+    *step_columns(),
+    sa.Index("ix_foreseen_renewals_due", "next_step_at", postgresql_where=sa.text("next_step_at IS NOT NULL")),
+    sa.Index("ix_foreseen_renewals_subject_id", "subject_id"),
+    info={"resource": "validation"},
+)
+
+# Rules that administrators put in the place of the shipped ones; those replaced are kept.
+rule_packs = sa.Table(
+    "rule_packs",
+    metadata,
+    id_column(primary_key=True),
+    id_column("account_id", sa.ForeignKey("accounts.id"), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    at_column("uploaded_at", nullable=False),
+    sa.Column("uploaded_by", sa.Text, nullable=False),
+    at_column("replaced_at"),
+    sa.Index("uq_rule_packs_in_force", "account_id", unique=True, postgresql_where=sa.text("replaced_at IS NULL")),
 )

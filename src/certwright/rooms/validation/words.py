@@ -8,11 +8,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from certwright.kernel.names import looks_like_ip, parse_dns_name
+from certwright.kernel.problems import Invalid
 from certwright.platform.resolver import Look
 
 VALUE_PREFIX = "certwright-validation="
 SUGGESTED_TTL = 300
 WELL_KNOWN = "/.well-known/pki-validation/"
+ACME_WELL_KNOWN = "/.well-known/acme-challenge/"
+"""Where http-01 looks (RFC 8555 section 8.3)."""
+CNAME_TARGET = "certwright.invalid"
+"""What the CNAMEs we ask for lead to: names that never exist (RFC 6761 6.4), so that nobody can take them over."""
+MAILBOXES = ("admin", "administrator", "webmaster", "hostmaster", "postmaster")
+"""Mailboxes that only who runs a domain has (BR 3.2.2.4.4)."""
 
 
 class Method(StrEnum):
@@ -65,23 +73,67 @@ class DnsRecord:
 
 @dataclass(frozen=True, slots=True)
 class FileToPublish:
-    """A file to put on the site that answers for exactly `host`."""
+    """A file to put on the site that answers for exactly `host`; `port` is where it is looked for over http."""
 
     host: str
     name: str
     content: str
+    port: int = 80
+    folder: str = WELL_KNOWN
 
     @property
     def path(self) -> str:
-        return WELL_KNOWN + self.name
+        return self.folder + self.name
 
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}{self.path}"
+        return f"http://{host}{self.path}" if self.port == 80 else f"http://{host}:{self.port}{self.path}"
 
     def as_dict(self) -> dict[str, Any]:
         return {"url": self.url, "path": self.path, "content": self.content}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a CA with challenges of its own wants to see for one name, of use until `until`.
+
+    For dns-01 and dns `place` is the name of the record; for http-01 and file the last part of the file's path.
+    """
+
+    name: str
+    method: Method
+    place: str
+    value: str
+    until: datetime
+    record_type: str = "TXT"
+
+
+@dataclass(frozen=True, slots=True)
+class Mailing:
+    """The mailboxes of `domain` that were written to; `mailings` times so far, last at `sent_at`."""
+
+    domain: str
+    addresses: tuple[str, ...]
+    sent_at: datetime
+    mailings: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "domain": self.domain, "addresses": list(self.addresses), "sent_at": self.sent_at.isoformat(),
+            "mailings": self.mailings,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MailedLink:
+    """What a mailed link is about: who asks for which names, and until when it is good."""
+
+    account_name: str
+    domain: str
+    names: tuple[str, ...]
+    address: str
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +147,40 @@ class CaaRecord:
 
 @dataclass(frozen=True, slots=True)
 class CaaFacts:
-    """The relevant CAA set of a name: found at `at` by climbing, or nowhere; `failure` if a look-up failed."""
+    """The relevant CAA set of a name: found at `at` by climbing, or nowhere; `failure` if a look-up failed,
+    `broken` if that was for broken DNSSEC."""
 
     name: str
     wildcard: bool
     at: str | None = None
     records: tuple[CaaRecord, ...] = ()
     failure: str | None = None
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """A CA as CAA knows it: its CAA domain names, and what RFC 8657 can narrow, where it is known: `methods` are the
+    labels of validation methods that may be used (`dns-01`; `ca-tbr-7` for BR methods without a label of their own),
+    `account_uri` names the account that orders."""
+
+    identifiers: tuple[str, ...]
+    methods: tuple[str, ...] = ()
+    account_uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CaaVerdict:
-    """`code`: caa_none, caa_permits, caa_forbids, caa_unknown_critical or caa_lookup_failed."""
+    """`code`: caa_none, caa_permits, caa_forbids, caa_forbids_method, caa_forbids_account, caa_unknown_critical,
+    caa_lookup_failed or caa_dnssec_failure. `add` are records, one a line as in a zone file, that would let the CA
+    issue; `found` those there are."""
 
     allowed: bool
     code: str
     sentence: str
     fix: str = ""
+    add: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +277,9 @@ class ChallengeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DomainState:
-    """One name of an application. `record` or `file` says what to publish while it is pending; `automatic` that a DNS
-    connection does it; `valid_until` until when its evidence may be used."""
+    """One name of an application. `record` or `file` says what to publish while it is pending, `instead` a record that
+    does as well, `mailing` who was written to; `automatic` that a DNS connection does it; `valid_until` until when its
+    evidence may be used. `ends` is the ISO day from which public CAs may not use the method any more."""
 
     name: str
     method: Method
@@ -217,7 +287,10 @@ class DomainState:
     automatic: bool = False
     connection_id: str | None = None
     record: DnsRecord | None = None
+    instead: DnsRecord | None = None
     file: FileToPublish | None = None
+    mailing: Mailing | None = None
+    ends: str | None = None
     explanation: Mapping[str, Any] | None = None
     checked_at: datetime | None = None
     next_check_at: datetime | None = None
@@ -227,14 +300,30 @@ class DomainState:
     challenge_id: str | None = None
 
     @property
+    def unicode_name(self) -> str:
+        """The name in U-labels, for people."""
+        if looks_like_ip(self.name):
+            return self.name
+        try:
+            return parse_dns_name(self.name).unicode
+        except Invalid:
+            return self.name
+
+    @property
     def instructions(self) -> Mapping[str, Any] | None:
-        """What to do, as one document: `{"kind": "record"|"file"|"none", …}`; None once nothing is left to do."""
+        """What to do, as one document: `{"kind": "record"|"file"|"mail"|"none", …}`; None once nothing is left to do.
+
+        A record's `instead` is another one that does as well.
+        """
         if self.status is not ChallengeStatus.PENDING:
             return None
         if self.automatic:
             return {"kind": "none", "automatic": True, "connection_id": self.connection_id}
+        if self.mailing is not None:
+            return {"kind": "mail", "automatic": False} | self.mailing.as_dict()
         if self.record is not None:
-            return {"kind": "record", "automatic": False} | self.record.as_dict()
+            instead = {"instead": self.instead.as_dict()} if self.instead is not None else {}
+            return {"kind": "record", "automatic": False} | self.record.as_dict() | instead
         return {"kind": "file", "automatic": False} | self.file.as_dict() if self.file is not None else None
 
 
