@@ -1,4 +1,5 @@
-"""Keep certificates alive: a row per certificate says when its current version is due; its step starts the reissue.
+"""Keep certificates alive: a row per certificate says when its current version is due; a queue per account and CA lets
+due ones through at its rate, and the step of each starts the reissue.
 
 A renewal is a reissue with the same names: valid evidence is used again, and the deployment room hears of the new
 version by event like of any other.
@@ -6,94 +7,24 @@ version by event like of any other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
-import structlog
 
-from certwright.kernel.actor import Actor, system_actor
-from certwright.kernel.problems import NotFound, Refused
-from certwright.platform.events import Event
-from certwright.platform.jobs import Again, Next
+from certwright.kernel.actor import Actor
+from certwright.kernel.ids import new_id
+from certwright.kernel.problems import Stale, not_found
+from certwright.platform.db import Tx
 from certwright.platform.services import Services
-from certwright.rooms import access, certificates
-from certwright.rooms.renewal import store
-from certwright.rooms.renewal.rules import why_renew
-from certwright.rooms.renewal.tables import renewals
+from certwright.rooms import access, accounts, audit
+from certwright.rooms.certificates import AuthorityDirectory, RenewalInformation
+from certwright.rooms.renewal import rules, store
+from certwright.rooms.renewal.tables import renewal_freezes, renewal_queues, renewal_windows, renewals
+from certwright.rooms.renewal.words import Bucket, Freeze, FreezeView, LimitView, RenewalView, Window, WindowView
 
-log = structlog.get_logger(__name__)
-
-STEP = "renewal.renew"
-
-# A refused attempt is tried again this often; the alarm for an overdue renewal is the watch room's.
-_RETRY = timedelta(hours=6)
-
-
-async def version_issued(services: Services, event: Event) -> None:
-    """Listener: plan the renewal of the new version and forget the plan for the old one.
-
-    Told late, when a newer version is current or the certificate is gone, it plans nothing: one statement decides.
-    """
-    told = event.payload
-    not_before, not_after = (datetime.fromisoformat(str(told[key])) for key in ("not_before", "not_after"))
-    due = certificates.renew_at(not_before, not_after)
-    async with services.db.begin() as tx:
-        await store.plan(tx, event.object_id, str(told["version_id"]), due, not_after, services.clock.now())
-
-
-async def auto_renew_set(services: Services, event: Event) -> None:
-    """Listener: switched on again, a version that fell due meanwhile is renewed now."""
-    async with services.db.begin() as tx:
-        await tx.execute(
-            sa.update(renewals)
-            .where(renewals.c.certificate_id == event.object_id, renewals.c.started_at.is_(None))
-            .values(next_step_at=renewals.c.renew_at)
-        )
-
-
-async def renew_step(services: Services, renewal_id: str) -> Next:
-    async with services.db.begin() as tx:
-        row = (await tx.execute(sa.select(renewals).where(renewals.c.id == renewal_id))).one_or_none()
-    if row is None or row.started_at is not None:
-        return None
-    actor = system_actor(row.account_id, "renewal")
-    now = services.clock.now()
-    try:
-        detail = await certificates.get_certificate(services, actor, row.certificate_id)
-    except NotFound:
-        return None
-    verdict = why_renew(
-        auto_renew=detail.summary.auto_renew,
-        state=detail.summary.state,
-        renew_at=row.renew_at,
-        not_after=row.not_after,
-        now=now,
-    )
-    if not verdict.renew:
-        return verdict.look_again
-    try:
-        application_id = await certificates.reissue(services, actor, row.certificate_id)
-    except Refused as refused:
-        log.warning("renewal refused", certificate=row.certificate_id, code=refused.code)
-        raise Again(_RETRY, refused) from refused
-    # Killed before this line, the next run finds the certificate in verifying_reissue and has nothing to do.
-    async with services.db.begin() as tx:
-        await tx.execute(
-            sa.update(renewals)
-            .where(renewals.c.id == renewal_id, renewals.c.version_id == row.version_id)
-            .values(started_at=now, application_id=application_id)
-        )
-    return None
-
-
-async def attempt_over(services: Services, event: Event) -> None:
-    """Listener: a renewal that was refused or withdrawn is tried again later, as long as the version lives."""
-    async with services.db.begin() as tx:
-        await tx.execute(
-            sa.update(renewals)
-            .where(renewals.c.certificate_id == event.object_id, renewals.c.not_after > services.clock.now())
-            .values(started_at=None, application_id=None, next_step_at=services.clock.now() + _RETRY)
-        )
+# --- plans -----------------------------------------------------------------------------------------------------------
 
 
 async def due_soon(
@@ -112,3 +43,222 @@ async def due_soon(
             .limit(limit)
         )
         return [(row[0], row[1]) for row in rows]
+
+
+async def list_renewals(
+    services: Services, actor: Actor, *, after: tuple[datetime, str] | None = None, limit: int = 20
+) -> list[tuple[tuple[datetime, str], RenewalView]]:
+    """Soonest due first, each with its key for paging; those of certificates that have ended are left out."""
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        where = [access.visible(renewals, actor, "scm:renewal:list"), renewals.c.not_after > now]
+        rows = await store.page(tx, where, after=after, limit=limit)
+        calendar = await store.calendar(tx, actor.account_id, now)
+    return [((row.renew_at, row.id), _view(row, calendar, now)) for row in rows]
+
+
+async def get_renewal(services: Services, actor: Actor, certificate_id: str) -> RenewalView:
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        where = [access.visible(renewals, actor, "scm:renewal:get"), renewals.c.certificate_id == certificate_id]
+        rows = await store.page(tx, where, after=None, limit=1)
+        if not rows:
+            raise not_found("renewal", certificate_id)
+        calendar = await store.calendar(tx, actor.account_id, now)
+    return _view(rows[0], calendar, now)
+
+
+def _view(row: store.Row, calendar: store.Calendar, now: datetime) -> RenewalView:
+    allowed = None
+    if row.started_at is None and row.auto_renew:
+        earliest = max(now, row.renew_at, row.held_until or row.renew_at)
+        allowed = rules.when_allowed(earliest, *calendar.of(row.project_id), row.need_by)
+    return RenewalView(
+        row.certificate_id, row.project_id, row.name, row.ca, row.version_id, row.renew_at, row.need_by, row.not_after,
+        "ca" if row.window_start is not None else "fraction", row.window_start, row.window_end, row.explanation_url,
+        row.asked_at, row.held_until, row.admitted_at, row.started_at, row.auto_renew, row.step_problem, allowed,
+    )  # fmt: skip
+
+
+# --- windows and freezes ---------------------------------------------------------------------------------------------
+
+
+async def _place(tx: Tx, actor: Actor, project_id: str | None) -> None:
+    """May they change the times of this project, or (None) of the whole account?"""
+    if project_id is not None and not await accounts.store.project_exists(tx, actor.account_id, project_id):
+        raise not_found("project", project_id).at("project_id")
+    access.require(actor, "scm:renewal:update", project_id=project_id)
+
+
+async def add_window(services: Services, actor: Actor, window: Window, *, project_id: str | None = None) -> WindowView:
+    """A maintenance window of the account, or of one project: a project's own stand in for the account's."""
+    rules.judge_window(window)
+    now = services.clock.now()
+    view = WindowView(
+        new_id("rwn", now), project_id, window.name, tuple(sorted(window.weekdays)), window.from_time, window.to_time,
+        window.zone, now,
+    )  # fmt: skip
+    async with services.db.begin() as tx:
+        await _place(tx, actor, project_id)
+        await tx.execute(
+            sa.insert(renewal_windows).values(
+                id=view.id, account_id=actor.account_id, project_id=project_id, name=view.name,
+                weekdays=list(view.weekdays), from_time=view.from_time, to_time=view.to_time, zone=view.zone,
+                created_at=now,
+            )
+        )  # fmt: skip
+        await _changed(tx, services, actor, "renewal-window", view.id, project_id, after=_window_json(view))
+    return view
+
+
+async def add_freeze(services: Services, actor: Actor, freeze: Freeze, *, project_id: str | None = None) -> FreezeView:
+    """A time without renewals for the account or one project; both kinds count."""
+    now = services.clock.now()
+    rules.judge_freeze(freeze, now)
+    view = FreezeView(new_id("rfz", now), project_id, freeze.from_at, freeze.to_at, freeze.reason, now)
+    async with services.db.begin() as tx:
+        await _place(tx, actor, project_id)
+        await tx.execute(
+            sa.insert(renewal_freezes).values(
+                id=view.id, account_id=actor.account_id, project_id=project_id, from_at=view.from_at, to_at=view.to_at,
+                reason=view.reason, created_at=now,
+            )
+        )  # fmt: skip
+        await _changed(tx, services, actor, "renewal-freeze", view.id, project_id, after=_freeze_json(view))
+    return view
+
+
+async def list_windows(
+    services: Services, actor: Actor, *, after: str | None = None, limit: int = 20
+) -> list[WindowView]:
+    visible = access.visible(renewal_windows, actor, "scm:renewal:list")
+    async with services.db.read() as tx:
+        rows = await store.listed(tx, renewal_windows, visible, after=after, limit=limit)
+    return [_window_view(row) for row in rows]
+
+
+async def list_freezes(
+    services: Services, actor: Actor, *, after: str | None = None, limit: int = 20
+) -> list[FreezeView]:
+    visible = access.visible(renewal_freezes, actor, "scm:renewal:list")
+    async with services.db.read() as tx:
+        rows = await store.listed(tx, renewal_freezes, visible, after=after, limit=limit)
+    return [_freeze_view(row) for row in rows]
+
+
+async def delete_window(services: Services, actor: Actor, window_id: str) -> None:
+    await _delete(services, actor, renewal_windows, "renewal-window", window_id)
+
+
+async def delete_freeze(services: Services, actor: Actor, freeze_id: str) -> None:
+    await _delete(services, actor, renewal_freezes, "renewal-freeze", freeze_id)
+
+
+async def _delete(services: Services, actor: Actor, table: sa.Table, kind: str, row_id: str) -> None:
+    async with services.db.begin() as tx:
+        visible = access.visible(table, actor, "scm:renewal:list")
+        row = (await tx.execute(sa.select(table).where(visible, table.c.id == row_id).with_for_update())).one_or_none()
+        if row is None:
+            raise not_found(kind.replace("-", " "), row_id)
+        access.require(actor, "scm:renewal:update", project_id=row.project_id, resource=f"{kind}:{row_id}")
+        await tx.execute(sa.delete(table).where(table.c.id == row_id))
+        shown = _window_json(_window_view(row)) if table is renewal_windows else _freeze_json(_freeze_view(row))
+        await _changed(tx, services, actor, kind, row_id, row.project_id, before=shown)
+
+
+async def _changed(
+    tx: Tx,
+    services: Services,
+    actor: Actor,
+    kind: str,
+    object_id: str,
+    project_id: str | None,
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    """Audit it, and have the queues look again: what was closed may be open now, and the other way round."""
+    await audit.record(
+        tx, services, actor, "scm:renewal:update", kind, object_id, project_id=project_id, before=before, after=after
+    )
+    await store.wake_account(tx, actor.account_id, services.clock.now())
+
+
+def _window_view(row: store.Row) -> WindowView:
+    return WindowView(
+        row.id, row.project_id, row.name, tuple(row.weekdays), row.from_time, row.to_time, row.zone, row.created_at
+    )
+
+
+def _freeze_view(row: store.Row) -> FreezeView:
+    return FreezeView(row.id, row.project_id, row.from_at, row.to_at, row.reason, row.created_at)
+
+
+def _window_json(view: WindowView) -> dict[str, Any]:
+    return {
+        "name": view.name, "weekdays": list(view.weekdays), "from": view.from_time.isoformat(),
+        "to": view.to_time.isoformat(), "zone": view.zone,
+    }  # fmt: skip
+
+
+def _freeze_json(view: FreezeView) -> dict[str, Any]:
+    return {"from": view.from_at.isoformat(), "to": view.to_at.isoformat(), "reason": view.reason}
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+async def list_limits(services: Services, actor: Actor) -> list[LimitView]:
+    """Of every CA renewals were planned at, with how many are due and not let through yet."""
+    access.require(actor, "scm:renewal:list")
+    async with services.db.begin() as tx:
+        waiting = await store.waiting_by_ca(tx, actor.account_id, services.clock.now())
+        rows = await store.queues(tx, actor.account_id)
+    return [_limit_view(row, waiting.get(row.ca, 0)) for row in rows]
+
+
+def _limit_view(row: store.Row, waiting: int) -> LimitView:
+    return LimitView(row.ca, row.per_minute, row.reserve_percent, waiting, row.revision)
+
+
+async def set_limit(
+    services: Services, actor: Actor, ca: str, *, per_minute: int, reserve_percent: int, revision: int | None = None
+) -> LimitView:
+    """How many renewals a minute the account starts at a CA, named by id or name, and what part of them is kept for
+    urgent ones. Without a revision the last word counts. Raises NotFound, Stale."""
+    access.require(actor, "scm:renewal:update")
+    rules.judge_limit(per_minute, reserve_percent)
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        found = await services.port(AuthorityDirectory).find(tx, actor.account_id, ca)
+        if found is None:
+            raise not_found("CA", ca[:80])
+        await store.wake(tx, {(actor.account_id, found[0]): now}, now)
+        (row,) = await store.lock_queues(tx, actor.account_id, [found[0]])
+        if revision is not None and row.revision != revision:
+            raise Stale("changed_meanwhile", "The limit was changed since you read it.", fix="Read it again.")
+        # Settled up to now at the old rate; the new one may hold less.
+        held = rules.filled(store.bucket_of(row), now)
+        changed = await tx.execute(
+            sa.update(renewal_queues)
+            .where(renewal_queues.c.id == row.id)
+            .values(
+                per_minute=per_minute, reserve_percent=reserve_percent, filled_at=now, revision=row.revision + 1,
+                tokens=min(held, rules.capacity(Bucket(per_minute, reserve_percent, held, now))),
+            )
+            .returning(renewal_queues)
+        )  # fmt: skip
+        after = changed.one()
+        await audit.record(
+            tx, services, actor, "scm:renewal:update", "renewal-limit", found[0],
+            before={"per_minute": row.per_minute, "reserve_percent": row.reserve_percent},
+            after={"per_minute": per_minute, "reserve_percent": reserve_percent},
+        )  # fmt: skip
+        waiting = await store.waiting_by_ca(tx, actor.account_id, now)
+    return _limit_view(after, waiting.get(found[0], 0))
+
+
+def silent_cas(services: Services) -> Sequence[str]:
+    """CAs of the product itself that say nothing about renewal; those people added are asked."""
+    by_id = services.port(AuthorityDirectory).by_id
+    return [ca for ca, authority in by_id.items() if not isinstance(authority, RenewalInformation)]
