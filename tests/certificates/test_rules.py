@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,17 @@ from hypothesis import strategies as st
 
 from certwright.kernel.problems import Invalid, InvalidFields, Problem
 from certwright.rooms.certificates import rules
-from certwright.rooms.certificates.words import Applicant, Application, CertificateFacts, DomainType, Operation, State
+from certwright.rooms.certificates.words import (
+    Applicant,
+    Application,
+    CertificateFacts,
+    CertificateType,
+    DomainType,
+    Operation,
+    Purchase,
+    RevocationReason,
+    State,
+)
 from certwright.x509.csr import make_csr
 from certwright.x509.keys import KeyAlgorithm, generate
 
@@ -52,7 +64,19 @@ def refusals(asked: Application, *, public: bool = False) -> dict[str, str | Non
             id="a wildcard over a public suffix",
         ),
         pytest.param(application("☃.example.com"), False, "idna_invalid", "names[0]", id="not in IDNA 2008"),
-        pytest.param(application("192.0.2.7"), False, "ip_not_supported", "names[0]", id="an IP address"),
+        pytest.param(application("192.0.2.7"), True, "ip_not_supported", "names[0]", id="an IP address at a public CA"),
+        pytest.param(
+            application("192.0.2.7", validation_method="dns"), False, "ip_needs_file", "names[0]",
+            id="an IP address by DNS",
+        ),
+        pytest.param(
+            application("2001:db8::7", validation_method="email"), False, "ip_needs_file", "names[0]",
+            id="an IP address by mail",
+        ),
+        pytest.param(
+            application("192.0.2.7", "192.0.2.7 ", validation_method="file"), False, "name_repeated", "names[1]",
+            id="one address twice",
+        ),
         pytest.param(
             application("a.example.com", "A.EXAMPLE.com."), False, "name_repeated", "names[1]",
             id="one name twice, in other letters",
@@ -242,22 +266,43 @@ _ALLOWED: dict[Operation, set[State]] = {
         _S.VERIFYING_REISSUE,
     },
     Operation.REISSUE: {_S.ISSUED},
-    Operation.REVOKE: {_S.ISSUED},
+    Operation.ADD_DOMAINS: {_S.ISSUED},
+    Operation.RENEW: {_S.ISSUED},
+    Operation.APPLY_AGAIN: {_S.REVOKED},
+    Operation.WITHDRAW_PRIVACY: set(_S) - {
+        _S.PENDING_DOMAIN_VALIDATION, _S.PENDING_ORGANIZATION_VALIDATION, _S.TO_BE_ISSUED,
+        _S.VERIFYING_DOMAIN_ADDITION, _S.REFUND_REVIEW,
+    },
+    Operation.REVOKE: {_S.ISSUED, _S.VERIFYING_REISSUE},
+    Operation.REVOKE_EARLIER: set(_S) - {_S.REFUND_REVIEW},
     Operation.DOWNLOAD: {_S.ISSUED, _S.HOSTED, _S.VERIFYING_REISSUE, _S.VERIFYING_DOMAIN_ADDITION},
     Operation.EXPORT_KEY: {_S.ISSUED, _S.HOSTED, _S.VERIFYING_REISSUE, _S.VERIFYING_DOMAIN_ADDITION},
     Operation.DEPLOY: {_S.ISSUED, _S.HOSTED, _S.VERIFYING_REISSUE, _S.VERIFYING_DOMAIN_ADDITION},
-    Operation.SET_AUTO_RENEW: set(_S) - {_S.EXPIRED, _S.REVOKED},
-    Operation.UPDATE: set(_S),
+    Operation.SET_AUTO_RENEW: set(_S) - {_S.EXPIRED, _S.REVOKED, _S.REFUND_REVIEW},
+    Operation.UPDATE: set(_S) - {_S.REFUND_REVIEW},
     Operation.DELETE: {
         _S.PENDING_APPLICATION, _S.APPROVAL_FAILED, _S.ISSUED, _S.REVOKED, _S.EXPIRED, _S.HOSTED,
     },
 }  # fmt: skip
 
 
+def bought(**changes: object) -> Purchase:
+    usual = Purchase(
+        paid=True, names_left=2, reissue_open=True, coverage_left=True, renewal_open=False, revocation_closed=False
+    )
+    return replace(usual, **changes)  # type: ignore[arg-type]  # the tests name real fields
+
+
 @pytest.mark.parametrize("operation", list(Operation))
 @pytest.mark.parametrize("state", list(State))
 def test_operation_is_allowed_in_exactly_the_states_of_the_table(operation: Operation, state: State) -> None:
-    facts = CertificateFacts(state=state, has_version=True, has_key=True)
+    purchase = {
+        Operation.RENEW: bought(renewal_open=True), Operation.APPLY_AGAIN: bought(), Operation.ADD_DOMAINS: bought(),
+    }.get(operation)  # fmt: skip
+    facts = CertificateFacts(
+        state=state, has_version=True, has_key=True, earlier=(1,), holds_personal_data=True, purchase=purchase,
+        domain_type=DomainType.MULTI if operation is Operation.ADD_DOMAINS else DomainType.SINGLE,
+    )  # fmt: skip
     verdict = rules.judge_operation(operation, facts)
     assert (verdict is None) == (state in _ALLOWED[operation])
     if verdict is not None:
@@ -275,12 +320,213 @@ def test_what_needs_the_private_key_is_refused_where_the_csr_was_uploaded(operat
     assert "CSR was uploaded" in verdict.message
 
 
-@pytest.mark.parametrize("operation", [Operation.REVOKE, Operation.REISSUE, Operation.SET_AUTO_RENEW])
+@pytest.mark.parametrize(
+    "operation", [Operation.REVOKE, Operation.REVOKE_EARLIER, Operation.REISSUE, Operation.SET_AUTO_RENEW]
+)
 def test_what_needs_the_ca_is_refused_for_uploaded_certificates(operation: Operation) -> None:
-    facts = CertificateFacts(State.HOSTED, has_version=True, has_key=True, uploaded=True)
+    facts = CertificateFacts(State.HOSTED, has_version=True, has_key=True, uploaded=True, earlier=(1,))
     verdict = rules.judge_operation(operation, facts)
     assert verdict is not None
     assert "uploaded" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("earlier", "asked_for", "allowed"),
+    [((1, 3), 1, True), ((1, 3), 3, True), ((1, 3), 2, False), ((), 1, False), ((), None, True)],
+)
+def test_of_earlier_versions_those_still_good_can_be_revoked(
+    earlier: tuple[int, ...], asked_for: int | None, allowed: bool
+) -> None:
+    facts = CertificateFacts(State.ISSUED, True, True, earlier=earlier)
+    verdict = rules.judge_revocation(facts, asked_for, RevocationReason.UNSPECIFIED)
+    assert (verdict is None) == allowed
+    if verdict is not None:
+        assert (verdict.status, verdict.extra["operation"]) == (409, "revoke_earlier")
+
+
+def test_the_current_version_is_revoked_once_even_during_a_reissue() -> None:
+    facts = CertificateFacts(State.VERIFYING_REISSUE, True, True, revocation_asked=True, revoking=True)
+    assert rules.judge_revocation(facts, None, RevocationReason.KEY_COMPROMISE) is not None
+
+
+@pytest.mark.parametrize(
+    ("operation", "facts", "reason"),
+    [
+        pytest.param(Operation.REISSUE, {"domain_type": DomainType.MULTI, "purchase": bought()},
+                     "only single-domain and wildcard", id="a bought multi-domain certificate is not reissued"),
+        pytest.param(Operation.REISSUE, {"purchase": bought(paid=False)}, "free product",
+                     id="a free product is not reissued"),
+        pytest.param(Operation.REISSUE, {"purchase": bought(reissue_open=False)}, "CA's time for reissuing",
+                     id="after the CA's window nothing is reissued"),
+        pytest.param(Operation.ADD_DOMAINS, {"domain_type": DomainType.SINGLE}, "only multi-domain",
+                     id="a single-domain certificate takes no more names"),
+        pytest.param(Operation.ADD_DOMAINS, {"domain_type": DomainType.MULTI, "purchase": bought(names_left=0)},
+                     "quota is used up", id="a used up quota takes no more names"),
+        pytest.param(Operation.ADD_DOMAINS, {"domain_type": DomainType.MULTI, "name_count": 250},
+                     "quota is used up", id="250 names are the most even where nothing was bought"),
+        pytest.param(Operation.ADD_DOMAINS, {"domain_type": DomainType.MULTI, "uploaded": True}, "uploaded",
+                     id="an uploaded certificate takes no more names"),
+        pytest.param(Operation.RENEW, {"purchase": bought()}, "last 30 days",
+                     id="a renewal is ordered in the last 30 days only"),
+        pytest.param(Operation.RENEW, {}, "not bought", id="what was not bought is not renewed by order"),
+        pytest.param(Operation.RENEW, {"purchase": bought(paid=False, renewal_open=True)}, "not bought",
+                     id="a free certificate is not renewed by order"),
+        pytest.param(Operation.APPLY_AGAIN, {"state": State.REVOKED, "purchase": bought(coverage_left=False)},
+                     "paid for is over", id="when the coverage is over nobody applies again"),
+        pytest.param(Operation.APPLY_AGAIN, {"state": State.REVOKED}, "not bought",
+                     id="what was not bought is not applied for again"),
+        pytest.param(Operation.DELETE, {"state": State.PENDING_APPLICATION, "purchase": bought()}, "paid for",
+                     id="what was paid for and not used is unsubscribed from, not deleted"),
+        pytest.param(Operation.WITHDRAW_PRIVACY, {"holds_personal_data": False}, "no personal data",
+                     id="where no personal data is kept none is withdrawn"),
+    ],
+)  # fmt: skip
+def test_an_operation_is_refused(operation: Operation, facts: dict[str, Any], reason: str) -> None:
+    usual = {"state": State.ISSUED, "has_version": True, "has_key": True, "holds_personal_data": True}
+    verdict = rules.judge_operation(operation, CertificateFacts(**usual | facts))
+    assert verdict is not None
+    assert reason in verdict.message
+    assert verdict.fix
+
+
+def test_a_renewal_inside_the_coverage_asks_neither_for_the_window_nor_for_the_domain_type() -> None:
+    purchase = bought(reissue_open=False)
+    facts = CertificateFacts(State.ISSUED, True, True, domain_type=DomainType.MULTI, purchase=purchase)
+    assert rules.judge_operation(Operation.REISSUE, facts) is not None
+    assert rules.judge_renewal(facts) is None
+
+
+def test_a_renewal_ends_with_the_coverage() -> None:
+    facts = CertificateFacts(State.ISSUED, True, True, purchase=bought(coverage_left=False))
+    verdict = rules.judge_renewal(facts)
+    assert verdict is not None
+    assert "paid for is over" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("reason", "allowed"),
+    [(reason, reason is RevocationReason.KEY_COMPROMISE) for reason in RevocationReason],
+)
+def test_in_the_last_30_days_of_a_paid_year_only_a_key_known_to_others_is_revoked(
+    reason: RevocationReason, allowed: bool
+) -> None:
+    facts = CertificateFacts(State.ISSUED, True, True, purchase=bought(revocation_closed=True))
+    assert (rules.judge_revocation(facts, None, reason) is None) == allowed
+
+
+_NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def reach(now: datetime, *, years: int = 1, paid: bool = True, reissue_days: int | None = 25) -> Purchase:
+    return rules.purchase(
+        paid=paid, quota=3, names=2, reissue_days=reissue_days, years=years, issued_at=_NOON,
+        not_after=_NOON + timedelta(days=199), coverage_ends_at=_NOON + timedelta(days=365 * years), now=now,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("after", "fact", "expected"),
+    [
+        (timedelta(days=25) - timedelta(seconds=1), "reissue_open", True),
+        (timedelta(days=25), "reissue_open", False),
+        (timedelta(days=335) - timedelta(seconds=1), "renewal_open", False),
+        (timedelta(days=335), "renewal_open", True),
+        (timedelta(days=365), "renewal_open", False),
+        (timedelta(days=335) - timedelta(seconds=1), "revocation_closed", False),
+        (timedelta(days=335), "revocation_closed", True),
+        (timedelta(days=365) - timedelta(seconds=1), "coverage_left", True),
+        (timedelta(days=365), "coverage_left", False),
+    ],
+)
+def test_what_was_bought_reaches_to_the_second(after: timedelta, fact: str, expected: bool) -> None:
+    assert getattr(reach(_NOON + after), fact) is expected
+
+
+def test_where_the_ca_has_no_window_reissuing_ends_with_the_certificate() -> None:
+    assert reach(_NOON + timedelta(days=198), reissue_days=None).reissue_open
+
+
+def test_two_years_and_free_products_can_be_revoked_to_the_end() -> None:
+    assert not reach(_NOON + timedelta(days=720), years=2).revocation_closed
+    assert not reach(_NOON + timedelta(days=360), paid=False).revocation_closed
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "field"),
+    [
+        pytest.param({"certificate_type": "ov"}, "organisation_missing", "organisation_id",
+                     id="OV names an organisation"),
+        pytest.param({"organisation_id": "org_x"}, "organisation_not_in_dv", "organisation_id",
+                     id="DV names none"),
+        pytest.param({"certificate_type": "gold"}, "certificate_type_unknown", "certificate_type",
+                     id="a type nobody knows"),
+        pytest.param({"certificate_type": "ev", "organisation_id": "org_x", "names": ("*.example.com",)},
+                     "wildcard_in_ev", "names", id="EV holds no wildcard"),
+    ],
+)  # fmt: skip
+def test_an_application_for_a_type_is_refused_for(given: dict[str, Any], code: str, field: str) -> None:
+    names = given.pop("names", ("shop.example.com",))
+    with pytest.raises(InvalidFields) as caught:
+        rules.judge_application(application(*names, **given), public_ca=True, types=tuple(CertificateType))
+    assert {p.code: p.field for p in caught.value.problems}.get(code) == field
+
+
+def test_a_ca_that_issues_dv_only_says_so() -> None:
+    wanted = application("shop.example.com", certificate_type="ev", organisation_id="org_x")
+    with pytest.raises(InvalidFields) as caught:
+        rules.judge_application(wanted, public_ca=True)
+    assert [p.code for p in caught.value.problems] == ["certificate_type_not_offered"]
+
+
+def test_ov_multi_domain_certificates_of_public_cas_may_hold_wildcards() -> None:
+    wanted = application("shop.example.com", "*.example.com", certificate_type="ov", organisation_id="org_x")
+    judged = rules.judge_application(wanted, public_ca=True, types=tuple(CertificateType))
+    assert judged.domain_type is DomainType.MULTI
+
+
+@pytest.mark.parametrize(
+    ("names", "product", "code"),
+    [
+        (("a.example.com",), {"certificate_type": "ov"}, "other_than_bought"),
+        (("a.example.com",), {"domain_type": "wildcard"}, "other_than_bought"),
+        (("a.example.com", "b.example.com"), {"domain_type": "multi", "quota": 1}, "domain_quota_exceeded"),
+        (("a.example.com", "*.example.com"), {"domain_type": "multi", "quota": 5}, "domain_quota_exceeded"),
+        (("a.example.com",), {"methods": ("file", "email")}, "method_not_offered"),
+        (("a.example.com",), {"methods": ("http-01",)}, "method_not_offered"),
+    ],
+)
+def test_an_application_stays_within_what_was_bought(
+    names: tuple[str, ...], product: dict[str, Any], code: str
+) -> None:
+    usual = {"certificate_type": "dv", "domain_type": "single", "quota": 1, "wildcard_quota": 0,
+             "methods": ("dns", "file")}  # fmt: skip
+    judged = rules.judge_application(application(*names), public_ca=False)
+    with pytest.raises(InvalidFields) as caught:
+        rules.judge_against_purchase(judged, **usual | product)
+    assert [p.code for p in caught.value.problems] == [code]
+
+
+def test_an_application_for_just_what_was_bought_passes() -> None:
+    judged = rules.judge_application(application("a.example.com", "*.example.com"), public_ca=False)
+    rules.judge_against_purchase(
+        judged, certificate_type="dv", domain_type="multi", quota=1, wildcard_quota=1, methods=("dns-01",)
+    )
+
+
+def test_nothing_is_deleted_while_the_ca_has_yet_to_hear_of_a_revocation() -> None:
+    verdict = rules.judge_operation(Operation.DELETE, CertificateFacts(State.ISSUED, True, True, revoking=True))
+    assert verdict is not None
+    assert "revocation" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "revoked", "state"),
+    [(False, False, State.ISSUED), (True, False, State.VERIFYING_REVOCATION), (True, True, State.REVOKED)],
+)
+def test_a_reissue_that_ends_without_a_version_leaves_what_became_of_the_old_one(
+    asked: bool, revoked: bool, state: State
+) -> None:
+    assert rules.after_reissue(revocation_asked=asked, revoked=revoked) is state
 
 
 def test_a_bound_certificate_is_not_deleted_and_the_refusal_says_where_it_is_bound() -> None:

@@ -49,6 +49,14 @@ class ApplicationIn(_In):
     csr: Annotated[str, Field(max_length=200_000)] | None = Field(
         default=None, description="PEM; then the key stays with you and we can't deploy"
     )
+    csr_id: Id | None = Field(
+        default=None, description="a CSR that is kept here, instead of csr; if its key is, we deploy and renew"
+    )
+    pin_key: bool = Field(default=False, description="keep that CSR's key for later versions, too")
+    certificate_type: Annotated[str, Field(max_length=40)] | None = Field(
+        default=None, description="dv, ov, ov_pro, ev or ev_pro; as it was bought, else dv"
+    )
+    organisation_id: Id | None = Field(default=None, description="whom OV and EV certificates name")
     applicant: ApplicantIn | None = None
     consent: bool = Field(default=False, description="agreement to the privacy statement; must be true to apply")
     consent_version: Annotated[str, Field(max_length=100)] = ""
@@ -61,10 +69,44 @@ class ApplicationIn(_In):
             per_name_methods=self.per_name_methods,
             key_algorithm=self.key_algorithm,
             csr=self.csr,
+            csr_id=self.csr_id,
+            pin_key=self.pin_key,
             applicant=certificates.Applicant(**self.applicant.model_dump()) if self.applicant else None,
             consent=self.consent,
             consent_version=self.consent_version,
+            certificate_type=self.certificate_type,
+            organisation_id=self.organisation_id,
         )
+
+
+class ChangesIn(_In):
+    """What the next version is to have; what is left out stays as it is."""
+
+    csr: Annotated[str, Field(max_length=200_000)] | None = Field(
+        default=None, description="PEM; needed if the last one was yours, too"
+    )
+    key_algorithm: Annotated[str, Field(max_length=40)] | None = None
+    validation_method: Annotated[str, Field(max_length=40)] | None = None
+    per_name_methods: dict[str, Annotated[str, Field(max_length=40)]] | None = None
+    applicant: ApplicantIn | None = None
+
+    def changes(self, **more: Any) -> certificates.Changes:
+        return certificates.Changes(
+            csr=self.csr, key_algorithm=self.key_algorithm, validation_method=self.validation_method,
+            per_name_methods=self.per_name_methods,
+            applicant=certificates.Applicant(**self.applicant.model_dump()) if self.applicant else None, **more,
+        )  # fmt: skip
+
+
+class ReissueIn(ChangesIn):
+    names: list[Annotated[str, Field(max_length=1024)]] | None = Field(
+        default=None, max_length=1000, description="all the names it is to have"
+    )
+    organisation_id: Id | None = None
+
+
+class AddDomainsIn(ChangesIn):
+    names: list[Annotated[str, Field(max_length=1024)]] = Field(max_length=1000, description="the names to add")
 
 
 class CertificateIn(_In):
@@ -77,6 +119,9 @@ class CertificateIn(_In):
     )
     project_id: Id | None = None
     ca: Annotated[str, Field(max_length=64)] = certificates.BUILTIN_CA
+    fallback_ca: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="asked instead when ca refuses for reasons of its own or stays away"
+    )
     auto_renew: bool = True
     application: ApplicationIn | None = None
 
@@ -93,10 +138,14 @@ class CertificatePatch(_In):
     auto_renew: bool | None = None
     notify: bool | None = None
     project_id: Id | None = None
+    fallback_ca: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="a second CA; empty: none"
+    )
 
 
 class RevokeIn(_In):
     reason: certificates.RevocationReason = certificates.RevocationReason.UNSPECIFIED
+    version_id: Id | None = Field(default=None, description="an earlier version that hasn't expired; default: current")
 
 
 class SummaryOut(BaseModel):
@@ -125,9 +174,13 @@ class SummaryOut(BaseModel):
 
 
 class DomainOut(BaseModel):
-    """One name to prove: what to do (`instructions`), and what was last found (`explanation`)."""
+    """One name to prove: what to do (`instructions`), and what was last found (`explanation`). `ends` is the day from
+    which public CAs may not use the method any more."""
 
     name: str
+    unicode_name: str
+    challenge_id: str | None
+    ends: str | None
     method: str
     status: str
     instructions: dict[str, Any] | None
@@ -150,6 +203,10 @@ class ApplicationOut(BaseModel):
     validation_method: str
     key_algorithm: str
     key_source: str
+    csr_id: str | None
+    key_pinned: bool
+    certificate_type: str
+    organisation_id: str | None
     applicant: dict[str, str] | None
     consent_at: datetime | None
     consent_version: str
@@ -178,6 +235,7 @@ class VersionOut(BaseModel):
     not_after: datetime
     issued_at: datetime
     superseded_at: datetime | None
+    revoke_asked_at: datetime | None
     revoked_at: datetime | None
     revocation_reason: str | None
     chain: list[str]
@@ -189,11 +247,29 @@ class RefusalOut(BaseModel):
     fix: str = ""
 
 
+class CoverageOut(BaseModel):
+    """What was bought; the time paid for is longer than one version lives."""
+
+    order_id: str
+    product: str
+    certificate_type: str
+    domain_type: str
+    names: int
+    wildcards: int
+    years: int
+    starts_at: datetime | None
+    ends_at: datetime | None
+    inherited_days: int
+    renews_certificate_id: str | None
+
+
 class CertificateOut(SummaryOut):
     application: ApplicationOut | None
     validation: ValidationOut | None
     versions: list[VersionOut]
     renew_at: datetime | None
+    fallback_ca: str | None
+    coverage: CoverageOut | None
     allowed_operations: list[str]
     refused_operations: dict[str, RefusalOut]
 
@@ -210,6 +286,10 @@ class DraftOut(BaseModel):
     per_name_methods: dict[str, str]
     key_algorithm: str
     csr: str | None
+    csr_id: str | None
+    pin_key: bool
+    certificate_type: str | None
+    organisation_id: str | None
     applicant: dict[str, str] | None
 
 
@@ -221,6 +301,8 @@ def detail_json(detail: Detail) -> dict[str, Any]:
         "validation": validation_json(detail.validation),
         "versions": detail.versions,
         "renew_at": detail.renew_at,
+        "fallback_ca": detail.fallback_ca,
+        "coverage": detail.coverage,
         "allowed_operations": detail.allowed_operations,
         "refused_operations": {
             name: {"code": r.code, "message": r.message, "fix": r.fix} for name, r in refused.items()
@@ -237,6 +319,9 @@ def validation_json(state: Any) -> dict[str, Any] | None:
 def domain_json(domain: Any) -> dict[str, Any]:
     return {
         "name": domain.name,
+        "unicode_name": domain.unicode_name,
+        "challenge_id": domain.challenge_id,
+        "ends": domain.ends,
         "method": str(domain.method),
         "status": str(domain.status),
         "instructions": domain.instructions,
@@ -358,6 +443,7 @@ async def create_certificate(body: CertificateIn, call: Caller = CALLER) -> Resp
         tags=body.tags,
         project_id=body.project_id,
         ca=body.ca,
+        fallback_ca=body.fallback_ca,
         auto_renew=body.auto_renew,
     )
     return _answer(detail, 202)
@@ -422,16 +508,46 @@ async def withdraw(certificate_id: str, call: Caller = CALLER) -> Response:
 
 
 @router.post("/{certificate_id}/reissue", action="scm:cert:renew", status_code=202, response_model=CertificateOut)
-async def reissue(certificate_id: str, call: Caller = CALLER) -> Response:
-    """A new version now, with the same names and a new key; deployed wherever the certificate is bound."""
-    await certificates.reissue(call.services, call.actor, certificate_id)
+async def reissue(certificate_id: str, body: ReissueIn | None = None, call: Caller = CALLER) -> Response:
+    """A new version now, with a new key and whatever else is to change; deployed wherever the certificate is bound.
+
+    The version it replaces works on; if its names or organisation changed, it is revoked some days after nothing
+    serves it any more.
+    """
+    changes = certificates.UNCHANGED
+    if body is not None:
+        names = None if body.names is None else tuple(body.names)
+        changes = body.changes(names=names, organisation_id=body.organisation_id)
+    await certificates.reissue(call.services, call.actor, certificate_id, changes)
     return _answer(await certificates.get_certificate(call.services, call.actor, certificate_id), 202)
+
+
+@router.post("/{certificate_id}/add-domains", action="scm:cert:renew", status_code=202, response_model=CertificateOut)
+async def add_domains(certificate_id: str, body: AddDomainsIn, call: Caller = CALLER) -> Response:
+    """More names for a multi-domain certificate, within its quota; the version there is works until the new one is."""
+    await certificates.add_domains(call.services, call.actor, certificate_id, body.names, body.changes())
+    return _answer(await certificates.get_certificate(call.services, call.actor, certificate_id), 202)
+
+
+@router.post("/{certificate_id}/apply-again", action="scm:cert:apply", response_model=CertificateOut)
+async def apply_again(certificate_id: str, call: Caller = CALLER) -> Response:
+    """Use the paid time left after a revocation: the certificate waits for an application again."""
+    return _answer(await certificates.apply_again(call.services, call.actor, certificate_id))
+
+
+@router.post("/{certificate_id}/withdraw-privacy", action="scm:cert:withdraw_privacy", response_model=CertificateOut)
+async def withdraw_privacy(certificate_id: str, call: Caller = CALLER) -> Response:
+    """Erase the contact data and the organisation's details kept with it, for good. The issued certificate stays."""
+    return _answer(await certificates.withdraw_privacy(call.services, call.actor, certificate_id))
 
 
 @router.post("/{certificate_id}/revoke", action="scm:cert:revoke", status_code=202, response_model=CertificateOut)
 async def revoke(certificate_id: str, body: RevokeIn, call: Caller = CALLER) -> Response:
-    """Revoke the current version. Can't be undone."""
-    return _answer(await certificates.revoke(call.services, call.actor, certificate_id, body.reason), 202)
+    """Revoke the current version, or an earlier one by its id. Can't be undone. A reissue under way goes on."""
+    detail = await certificates.revoke(
+        call.services, call.actor, certificate_id, body.reason, version_id=body.version_id
+    )  # fmt: skip
+    return _answer(detail, 202)
 
 
 @router.get(

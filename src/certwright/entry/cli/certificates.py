@@ -24,6 +24,7 @@ from certwright.entry.cli.common import (
     key_values,
     open_api,
     present,
+    project_id,
     read_file,
     show_list,
     the_one,
@@ -40,12 +41,18 @@ COLUMNS = (
     ("RENEWS", "auto_renew"),
 )  # fmt: skip
 
+# With ids of 30 characters this fits a terminal of 80.
+VERSIONS = (
+    ("NUMBER", "number"), ("ID", "id"), ("STATUS", "status"), ("EXPIRES", "not_after"), ("KEY", "key_algorithm"),
+)  # fmt: skip
+
 Certificate = Annotated[str, typer.Argument(help="Id, name or primary domain name of the certificate.")]
 
 
 class Method(StrEnum):
     DNS = "dns"
     FILE = "file"
+    EMAIL = "email"
 
 
 class FileFormat(StrEnum):
@@ -77,6 +84,10 @@ def find(api: Api, text: str) -> str:
     return the_one(api, "/certificates", "cert", text, "name", "primary_name", search=text)
 
 
+def organisation_id(api: Api, text: str) -> str:
+    return the_one(api, "/organisations", "org", text, "legal_name")
+
+
 def path_of(certificate_id: str, *parts: str) -> str:
     return "/".join(["/certificates", quote(certificate_id, safe=""), *parts])
 
@@ -94,9 +105,11 @@ def list_certificates(
     as_json: Json = False,
 ) -> None:
     """List certificates, newest first."""
+    with open_api() as api:
+        chosen = project_id(api, project)
     show_list(
         "/certificates", COLUMNS, as_json=as_json, limit=limit, everything=everything, state=state, search=search,
-        tag=tag, project_id=project, expires_soon="true" if expires_soon else None, sort=sort.value,
+        tag=tag, project_id=chosen, expires_soon="true" if expires_soon else None, sort=sort.value,
     )  # fmt: skip
 
 
@@ -108,8 +121,17 @@ def show(certificate: Certificate, as_json: Json = False) -> None:
     if as_json:
         output.document(document)
         return
-    output.details(document, skip=("refused_operations", "validation"))
+    output.details(document, skip=("refused_operations", "validation", "versions"))
+    if document["versions"]:
+        output.say("\nversions:")
+        output.rows([version | {"status": _version_status(version)} for version in document["versions"]], VERSIONS)
     show_domains(document.get("validation"))
+
+
+def _version_status(version: dict[str, Any]) -> str:
+    if version["revoked_at"] or version["revoke_asked_at"]:
+        return "revoked" if version["revoked_at"] else "revoking"
+    return "superseded" if version["superseded_at"] else "current"
 
 
 def show_domains(validation: dict[str, Any] | None) -> None:
@@ -125,8 +147,12 @@ def show_domains(validation: dict[str, Any] | None) -> None:
         match todo["kind"]:
             case "record":
                 output.say(f"  Publish:   {todo['name']}. {todo['ttl']} IN {todo['type']} {todo['quoted']}")
+                if (other := todo.get("instead")) is not None:
+                    output.say(f"  Or:        {other['name']}. {other['ttl']} IN {other['type']} {other['value']}.")
             case "file":
                 output.say(f"  Publish:   {todo['url']}\n  Content:   {todo['content']}")
+            case "mail":
+                output.say(f"  Confirm:   by the link mailed to {', '.join(todo['addresses'])}")
             case _:
                 output.say("  The record is written automatically.")
 
@@ -140,6 +166,10 @@ def apply(
     csr: Annotated[
         str | None, typer.Option(help="File with your own CSR (- for standard input); names come from it.")
     ] = None,
+    kept_csr: Annotated[
+        str | None, typer.Option("--kept-csr", help="Id or name of a CSR kept here: see certwright csrs list.")
+    ] = None,
+    pin_key: Annotated[bool, typer.Option("--pin-key", help="Keep its key for later versions, too.")] = False,
     applicant: Annotated[str | None, typer.Option(help="Your name.", envvar="CERTWRIGHT_APPLICANT")] = None,
     email: Annotated[str | None, typer.Option(help="Your e-mail address.", envvar="CERTWRIGHT_APPLICANT_EMAIL")] = None,
     phone: Annotated[str | None, typer.Option(help="Your phone number.", envvar="CERTWRIGHT_APPLICANT_PHONE")] = None,
@@ -147,7 +177,17 @@ def apply(
     description: Annotated[str, typer.Option(help="For you to remember.")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be repeated.")] = None,
     project: Project = None,
+    ca: Annotated[str, typer.Option("--ca", help="Id or name of the CA: see certwright cas list.")] = "builtin",
+    fallback_ca: Annotated[
+        str | None, typer.Option("--fallback-ca", help="A second CA, asked when the first refuses or stays away.")
+    ] = None,
     auto_renew: Annotated[bool, typer.Option(help="Renew it in time, without anybody's doing.")] = True,
+    certificate_type: Annotated[
+        str | None, typer.Option("--type", help="dv, ov, ov_pro, ev or ev_pro; default: as bought, else dv.")
+    ] = None,
+    organisation: Annotated[
+        str | None, typer.Option(help="Id or name of the organisation that OV and EV certificates name.")
+    ] = None,
     certificate: Annotated[
         str | None, typer.Option(help="Apply for this existing certificate, which waits for an application.")
     ] = None,
@@ -156,7 +196,7 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Apply for a certificate. Prints what to publish, unless a DNS connection does it."""
-    if not names and not csr:
+    if not names and not csr and not kept_csr:
         raise CliError("usage", "Say which names, or give a CSR.", "certwright apply www.example.com", exit_code=USAGE)
     if not consent and sys.stdin.isatty():
         consent = typer.confirm("Do you agree that your contact data are kept with the application?")
@@ -165,12 +205,17 @@ def apply(
         "validation_method": method.value,
         "key_algorithm": key,
         "consent": consent,
+        "certificate_type": certificate_type,
     }
     if csr:
         application["csr"] = read_file(csr)
     if not phone and sys.stdin.isatty():
         phone = typer.prompt("Your phone number, for questions about this application")
     with open_api() as api:
+        if kept_csr:
+            application |= {"csr_id": the_one(api, "/csrs", "csr", kept_csr, "name"), "pin_key": pin_key}
+        if organisation:
+            application["organisation_id"] = organisation_id(api, organisation)
         # Whoever is signed in, unless somebody else is named.
         me = api.get("/me").get("user") or {}
         application["applicant"] = {
@@ -185,7 +230,9 @@ def apply(
                 "/certificates",
                 {
                     "name": name, "description": description, "tags": key_values(tag or [], "--tag"),
-                    "project_id": project, "auto_renew": auto_renew, "application": application,
+                    "project_id": project_id(api, project), "ca": ca, "fallback_ca": fallback_ca,
+                    "auto_renew": auto_renew,
+                    "application": application,
                 },
             )  # fmt: skip
         if wait:
@@ -240,7 +287,7 @@ def _watch(api: Api, certificate_id: str, timeout: float, *, show_work: bool) ->
 
 def _has_work(document: dict[str, Any]) -> bool:
     domains = (document.get("validation") or {}).get("domains", [])
-    return any((domain.get("instructions") or {}).get("kind") in ("record", "file") for domain in domains)
+    return any((domain.get("instructions") or {}).get("kind") in ("record", "file", "mail") for domain in domains)
 
 
 def _status(document: dict[str, Any]) -> str:
@@ -294,33 +341,124 @@ def withdraw(certificate: Certificate, as_json: Json = False) -> None:
         _report(api.post(path_of(find(api, certificate), "withdraw")), as_json=as_json)
 
 
+KeyChoice = Annotated[str | None, typer.Option("--key", help="Another key algorithm: EC_P256, RSA_2048 and so on.")]
+CsrFile = Annotated[str | None, typer.Option("--csr", help="File with a new CSR of your own (- for standard input).")]
+MethodChoice = Annotated[Method | None, typer.Option(help="Another way to show control of the names.")]
+
+
+def _changes(key: str | None, csr: str | None, method: Method | None) -> dict[str, Any]:
+    given = {
+        "key_algorithm": key, "csr": read_file(csr) if csr else None,
+        "validation_method": method.value if method else None,
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
+
+
 @app.command()
-def reissue(certificate: Certificate, wait: Wait = False, timeout: Timeout = 600, as_json: Json = False) -> None:
-    """Get a new version now, with a new key, deployed wherever the certificate is bound."""
+def reissue(
+    certificate: Certificate,
+    names: Annotated[list[str] | None, typer.Option("--name", help="All the names it is to have; repeat it.")] = None,
+    key: KeyChoice = None,
+    csr: CsrFile = None,
+    method: MethodChoice = None,
+    organisation: Annotated[str | None, typer.Option(help="Another organisation, by id or name.")] = None,
+    wait: Wait = False,
+    timeout: Timeout = 600,
+    as_json: Json = False,
+) -> None:
+    """Get a new version now, with a new key and whatever you change, deployed wherever the certificate is bound."""
+    changes = _changes(key, csr, method)
+    if names:
+        changes["names"] = names
     with open_api() as api:
-        document = api.post(path_of(find(api, certificate), "reissue"))
+        if organisation:
+            changes["organisation_id"] = organisation_id(api, organisation)
+        document = api.post(path_of(find(api, certificate), "reissue"), changes or None)
         if wait:
             document = _wait_until_issued(api, document, timeout, show_work=not as_json)
     _report(document, as_json=as_json)
+
+
+@app.command(name="add-domains")
+def add_domains(
+    certificate: Certificate,
+    names: Annotated[list[str], typer.Argument(help="The names to add.")],
+    csr: CsrFile = None,
+    method: MethodChoice = None,
+    wait: Wait = False,
+    timeout: Timeout = 600,
+    as_json: Json = False,
+) -> None:
+    """Add names to a multi-domain certificate, within its quota. What works now goes on working meanwhile."""
+    body = {"names": names, **_changes(None, csr, method)}
+    with open_api() as api:
+        document = api.post(path_of(find(api, certificate), "add-domains"), body)
+        if wait:
+            document = _wait_until_issued(api, document, timeout, show_work=not as_json)
+    _report(document, as_json=as_json)
+    if document["state"] == "verifying_domain_addition" and not as_json:
+        show_domains(document.get("validation"))
+
+
+@app.command(name="apply-again")
+def apply_again(certificate: Certificate, as_json: Json = False) -> None:
+    """Use the paid time left after a revocation: the certificate waits for an application again."""
+    with open_api() as api:
+        _report(api.post(path_of(find(api, certificate), "apply-again")), as_json=as_json)
+
+
+@app.command(name="withdraw-privacy")
+def withdraw_privacy(certificate: Certificate, yes: Yes = False, as_json: Json = False) -> None:
+    """Erase the contact data and the organisation's details kept with a certificate, for good."""
+    confirm("Erase the personal data kept with it? Renewals of OV and EV certificates need it again.", yes=yes)
+    with open_api() as api:
+        _report(api.post(path_of(find(api, certificate), "withdraw-privacy")), as_json=as_json)
 
 
 @app.command()
 def revoke(
     certificate: Certificate,
     reason: Annotated[Reason, typer.Option(help="What the CA is told.")] = Reason.UNSPECIFIED,
+    version: Annotated[str | None, typer.Option(help="Number or id of an earlier version; default: current.")] = None,
     yes: Yes = False,
     wait: Wait = False,
     timeout: Timeout = 120,
     as_json: Json = False,
 ) -> None:
-    """Revoke the current version. It can't be undone."""
+    """Revoke the current version, or an earlier one. It can't be undone. A reissue under way goes on."""
     with open_api() as api:
         certificate_id = find(api, certificate)
-        confirm(f"Revoke {certificate} for good?", yes=yes)
-        document = api.post(path_of(certificate_id, "revoke"), {"reason": reason.value})
+        body: dict[str, Any] = {"reason": reason.value}
+        if version is not None:
+            body["version_id"] = _version_id(api, certificate_id, version)
+        confirm(f"Revoke {certificate}{f' version {version}' if version else ''} for good?", yes=yes)
+        document = api.post(path_of(certificate_id, "revoke"), body)
         if wait:
-            document = _wait_until_issued(api, document, timeout, show_work=False)
+            document = _wait_until_revoked(api, document, body.get("version_id"), timeout)
     _report(document, as_json=as_json)
+
+
+def _version_id(api: Api, certificate_id: str, text: str) -> str:
+    versions = api.get(path_of(certificate_id))["versions"]
+    for version in versions:
+        if text in (version["id"], str(version["number"])):
+            return str(version["id"])
+    known = ", ".join(str(version["number"]) for version in versions) or "none"
+    raise CliError("version_unclear", f"There is no version {text!r} of it.", f"There are: {known}.", exit_code=USAGE)
+
+
+def _wait_until_revoked(api: Api, document: dict[str, Any], version_id: str | None, timeout: float) -> dict[str, Any]:
+    from certwright.entry.cli.client import polled
+
+    current = next(version["id"] for version in document["versions"] if version["superseded_at"] is None)
+    certificate_id, seen = document["id"], document
+    for seen in polled(lambda: api.get(path_of(certificate_id)), seconds=timeout):
+        if any(v["revoked_at"] for v in seen["versions"] if v["id"] == (version_id or current)):
+            return dict(seen)
+    raise CliError(
+        "still_waiting", f"After {timeout:.0f} s the CA has not confirmed it; it goes on without us.",
+        f"Look again: certwright certificates show {certificate_id}", document=seen,
+    )  # fmt: skip
 
 
 @app.command()
@@ -333,13 +471,18 @@ def download(
     """Download the current version. Files with a private key are readable by you alone."""
     with open_api() as api:
         reply = api.call("GET", path_of(find(api, certificate), "download"), params={"format": format.value})
+    secret = format in (FileFormat.KEY, FileFormat.NGINX)
+    save_reply(reply, to, f"certificate-{format.value}", secret=secret, force=force)
+
+
+def save_reply(reply: Any, to: str | None, otherwise: str, *, secret: bool, force: bool) -> None:
+    """Write a file the API sent to `to`: a file, a directory (None: this one) or `-`. A secret is its owner's alone."""
     if to == "-":
         sys.stdout.buffer.write(reply.content)
         return
     path = Path(to) if to else Path()
     if path.is_dir():
-        path /= _file_name(reply.headers.get("content-disposition", ""), f"certificate-{format.value}")
-    secret = format in (FileFormat.KEY, FileFormat.NGINX)
+        path /= _file_name(reply.headers.get("content-disposition", ""), otherwise)
     if path.exists() and not force:
         raise CliError("file_exists", f"{path} is there already.", "Name another file, or add --force.")
     _write(path, reply.content, secret=secret)
@@ -374,19 +517,25 @@ def update(
     description: Annotated[str | None, typer.Option(help="A new description.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; replaces all tags; may be repeated.")] = None,
     auto_renew: Annotated[bool | None, typer.Option(help="Renew it in time, or leave it.")] = None,
+    fallback_ca: Annotated[
+        str | None, typer.Option("--fallback-ca", help="A second CA; an empty text takes it away.")
+    ] = None,
     notify: Annotated[bool | None, typer.Option(help="Send messages about it, or none.")] = None,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
     """Rename, describe, tag, move; switch renewal and messages."""
-    wanted = {
-        "name": name, "description": description, "auto_renew": auto_renew, "notify": notify, "project_id": project,
+    wanted: dict[str, Any] = {
+        "name": name, "description": description, "auto_renew": auto_renew, "fallback_ca": fallback_ca,
+        "notify": notify, "project_id": project,
         "tags": key_values(tag, "--tag") if tag else None,
     }  # fmt: skip
     changes = {key: value for key, value in wanted.items() if value is not None}
     if not changes:
         raise CliError("usage", "Say what to change.", "See certwright certificates update --help.", exit_code=USAGE)
     with open_api() as api:
+        if project is not None:
+            changes["project_id"] = project_id(api, project)
         document = api.patch(path_of(find(api, certificate)), changes)
     present(document, as_json=as_json, skip=("refused_operations", "validation", "application", "versions"))
 

@@ -200,14 +200,14 @@ async def _signed(tx: Tx, services: Services, ca: Any, request: IssueRequest, no
     profile = BUILT_IN.get(request.profile)
     if profile is None or profile.is_ca:
         raise Invalid("profile_unknown", f"There is no leaf profile {request.profile[:40]!r}.", field="profile",
-                      fix="Use server or client.")  # fmt: skip
+                      fix="Use server, server_ov, server_ev or client.")  # fmt: skip
     issuer = _issuer(ca)
     not_before, not_after = validity(profile, issuer, at=now, seconds=request.seconds or _DEFAULT_SECONDS)
     serial = new_serial()
     linted = approve(
         draft_certificate(
             profile=profile,
-            subject=Subject(common_name=request.common_name),
+            subject=request.subject or Subject(common_name=request.common_name),
             names=request.names,
             public_key=cast(PublicKey, request.public_key),
             issuer=issuer,
@@ -443,3 +443,9 @@ async def root_ders(tx: Tx) -> tuple[bytes, ...]:
     """Certificates of every root of this installation: what our own leaves chain up to."""
     found = await tx.scalars(sa.select(authorities.c.certificate_der).where(authorities.c.kind == "root"))
     return tuple(found.all())
+
+
+async def move_issued(tx: Tx, references: Sequence[str], project_id: str) -> None:
+    """What was issued for these references belongs to another project from now on."""
+    i = issued_certificates.c
+    await tx.execute(sa.update(issued_certificates).where(i.reference.in_(references)).values(project_id=project_id))

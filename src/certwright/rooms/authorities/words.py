@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from certwright.x509.issue import Subject
+
 
 class CaState(StrEnum):
     PENDING = "pending"
@@ -45,6 +47,7 @@ class Authority:
 class IssueRequest:
     """`reference` makes the request repeatable: asked twice, the same certificate is returned.
 
+    `subject` is what OV and EV certificates say of their holder; without it there is at most a common name.
     `seconds` is the life asked for (None: the profile's default); the CA's own end cuts it off.
     """
 
@@ -56,6 +59,7 @@ class IssueRequest:
     profile: str = "server"
     seconds: int | None = None
     common_name: str | None = None
+    subject: Subject | None = None
 
 
 @dataclass(frozen=True, slots=True)

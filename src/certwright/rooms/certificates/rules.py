@@ -3,8 +3,10 @@ renew. Facts and time come in; a verdict with its reason goes out."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from certwright.kernel.names import DnsName, is_internal, is_public_suffix, looks_like_ip, parse_dns_name, parse_ip
@@ -14,11 +16,15 @@ from certwright.rooms.certificates.words import (
     Applicant,
     Application,
     CertificateFacts,
+    CertificateType,
     DomainType,
     JudgedApplication,
     Operation,
+    Purchase,
+    RevocationReason,
     State,
 )
+from certwright.rooms.validation import RenewalFallback
 from certwright.x509.csr import CsrFacts, read_csr
 from certwright.x509.keys import KeyAlgorithm
 
@@ -26,7 +32,7 @@ MOST_NAMES = 250
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{3,63}")
 LONGEST_DESCRIPTION = 255
 EXPIRES_SOON = timedelta(days=30)
-METHODS = ("dns", "file")
+METHODS = ("dns", "file", "email")
 
 _EMAIL = re.compile(r"[^@\s<>\"',;:\\]{1,64}@[^@\s<>\"',;:\\]{1,253}")
 _PHONE = re.compile(r"\+?[0-9][0-9 ()./\-]{3,30}")
@@ -61,6 +67,13 @@ _WAITS_FOR_DOMAINS = (
     State.VERIFYING_REISSUE,
     State.REVOCATION_PENDING_DOMAIN_VALIDATION,
 )
+# While somebody may still have to ask the applicant something.
+_NEEDS_PERSON = (
+    State.PENDING_DOMAIN_VALIDATION,
+    State.PENDING_ORGANIZATION_VALIDATION,
+    State.TO_BE_ISSUED,
+    State.VERIFYING_DOMAIN_ADDITION,
+)
 _WITHDRAWABLE = (
     State.PENDING_DOMAIN_VALIDATION,
     State.PENDING_ORGANIZATION_VALIDATION,
@@ -88,6 +101,9 @@ def allowed_operations(facts: CertificateFacts) -> dict[Operation, Verdict]:
 
 def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
     state = facts.state
+    if state is State.REFUND_REVIEW:
+        return _refuse(operation, facts, "its order is being unsubscribed from",
+                       "Wait until the unsubscription is approved or rejected.")  # fmt: skip
     match operation:
         case Operation.APPLY | Operation.SAVE_DRAFT:
             return _in_state(operation, facts, (State.PENDING_APPLICATION, State.APPROVAL_FAILED))
@@ -106,12 +122,34 @@ def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
                     fix="Apply for a new certificate with a new CSR.",
                     extra=_context(operation, facts),
                 )
-            return _in_state(operation, facts, (State.ISSUED,))
+            return _in_state(operation, facts, (State.ISSUED,)) or _why_not_reissue(operation, facts)
+        case Operation.ADD_DOMAINS:
+            return _why_not_add(operation, facts)
+        case Operation.RENEW:
+            return _why_not_renew(operation, facts)
+        case Operation.APPLY_AGAIN:
+            if facts.purchase is None or not facts.purchase.paid:
+                return _refuse(operation, facts, "it was not bought", "Apply for a new certificate.")
+            if not facts.purchase.coverage_left:
+                return _refuse(operation, facts, "the time paid for is over", "Order a new certificate.")
+            return _in_state(operation, facts, (State.REVOKED,))
         case Operation.REVOKE:
             if facts.uploaded:
                 return _refuse(operation, facts, "it was uploaded; only the CA that issued it can revoke it",
                                "Revoke it where it was issued.")  # fmt: skip
-            return _in_state(operation, facts, (State.ISSUED,))
+            if facts.revocation_asked and state is State.VERIFYING_REISSUE:
+                return _refuse(operation, facts, "the current version's revocation was asked for already",
+                               "Wait for the reissue; an earlier version can be revoked by its id.")  # fmt: skip
+            # A key known to others can't wait for its successor: the reissue goes on meanwhile.
+            return _in_state(operation, facts, (State.ISSUED, State.VERIFYING_REISSUE))
+        case Operation.REVOKE_EARLIER:
+            if facts.uploaded:
+                return _refuse(operation, facts, "it was uploaded; only the CA that issued it can revoke it",
+                               "Revoke it where it was issued.")  # fmt: skip
+            if not facts.earlier:
+                return _refuse(operation, facts, "every earlier version has expired or is revoked",
+                               "Nothing needs doing; the current version is revoked without naming one.")  # fmt: skip
+            return None
         case Operation.DOWNLOAD:
             return _in_state(operation, facts, _USABLE)
         case Operation.EXPORT_KEY | Operation.DEPLOY:
@@ -130,7 +168,15 @@ def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
             return _in_state(operation, facts, tuple(s for s in State if s not in (State.EXPIRED, State.REVOKED)))
         case Operation.UPDATE:
             return None
+        case Operation.WITHDRAW_PRIVACY:
+            refused = _in_state(operation, facts, tuple(s for s in State if s not in _NEEDS_PERSON))
+            if refused is None and not facts.holds_personal_data:
+                return _refuse(operation, facts, "no personal data is kept with it", "Nothing needs doing.")
+            return refused
         case Operation.DELETE:
+            if facts.revoking:
+                return _refuse(operation, facts, "the CA has yet to confirm a revocation",
+                               "Wait a moment, and delete it then.")  # fmt: skip
             if facts.bound_to:
                 places = ", ".join(facts.bound_to[:5])
                 return Refused(
@@ -139,8 +185,130 @@ def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
                     fix="Unbind it, or bind another certificate there first.",
                     extra=_context(operation, facts) | {"bound_to": list(facts.bound_to)},
                 )
+            if facts.uploaded:
+                return _in_state(operation, facts, (State.HOSTED, State.EXPIRED))
+            if facts.purchase is not None and facts.purchase.paid:
+                if state in (State.PENDING_APPLICATION, State.APPROVAL_FAILED):
+                    return _refuse(operation, facts, "it was paid for and is not used yet",
+                                   "Apply, or unsubscribe from its order to get the money back.")  # fmt: skip
+                return _in_state(operation, facts, (State.ISSUED, State.REVOKED, State.EXPIRED))
             return _in_state(operation, facts, _DELETABLE)
     raise AssertionError(f"no rule for {operation} in {state}")
+
+
+def _why_not_reissue(operation: Operation, facts: CertificateFacts) -> Verdict:
+    """By people. What falls due inside the time paid for is renewed all the same: see `judge_renewal`."""
+    if facts.purchase is None:
+        return None
+    if facts.domain_type is DomainType.MULTI:
+        return _refuse(operation, facts, "only single-domain and wildcard certificates can be",
+                       "Add the domains that are missing instead.")  # fmt: skip
+    if not facts.purchase.paid:
+        return _refuse(operation, facts, "it is a free product", "Apply for another free certificate.")
+    if not facts.purchase.reissue_open:
+        return _refuse(operation, facts, "the CA's time for reissuing it is over",
+                       "Wait for its renewal, or order a new certificate.")  # fmt: skip
+    return None
+
+
+def _why_not_add(operation: Operation, facts: CertificateFacts) -> Verdict:
+    if facts.uploaded:
+        return _refuse(operation, facts, "it was uploaded, so its CA is not reached from here",
+                       "Apply for a new certificate with all the names.")  # fmt: skip
+    refused = _in_state(operation, facts, (State.ISSUED,))
+    if refused is not None:
+        return refused
+    if facts.domain_type is not DomainType.MULTI:
+        return _refuse(operation, facts, "only multi-domain certificates take more names",
+                       "Reissue it with other names, or apply for a multi-domain certificate.")  # fmt: skip
+    left = MOST_NAMES - facts.name_count if facts.purchase is None else facts.purchase.names_left
+    if left <= 0:
+        return _refuse(operation, facts, "its domain quota is used up", "Order a certificate with a larger quota.")
+    return None
+
+
+def _why_not_renew(operation: Operation, facts: CertificateFacts) -> Verdict:
+    """A renewal order, which makes a new certificate; versions inside the coverage renew by themselves."""
+    if facts.uploaded:
+        return _refuse(operation, facts, "it was uploaded", "Apply for a new certificate with the same names.")
+    if facts.purchase is None or not facts.purchase.paid:
+        return _refuse(operation, facts, "it was not bought", "Switch on automatic renewal instead.")
+    refused = _in_state(operation, facts, (State.ISSUED,))
+    if refused is None and not facts.purchase.renewal_open:
+        return _refuse(operation, facts, "that is possible in the last 30 days of its coverage",
+                       "Wait until then; it renews by itself meanwhile.")  # fmt: skip
+    return refused
+
+
+def judge_renewal(facts: CertificateFacts) -> Verdict:
+    """Whether a version that fell due may be replaced by a reissue of ours: also of products people can't reissue, as
+    long as their coverage lasts."""
+    if facts.purchase is not None and not facts.purchase.coverage_left:
+        return _refuse(Operation.REISSUE, facts, "the time paid for is over", "Order its renewal.")
+    return judge_operation(Operation.REISSUE, replace(facts, purchase=None))
+
+
+_RENEWAL_ORDER = timedelta(days=30)
+_NO_REVOCATION = timedelta(days=30)
+
+
+def purchase(
+    *,
+    paid: bool,
+    quota: int,
+    names: int,
+    reissue_days: int | None,
+    years: int,
+    issued_at: datetime | None,
+    not_after: datetime | None,
+    coverage_ends_at: datetime | None,
+    now: datetime,
+) -> Purchase:
+    """What a bought certificate's facts come to today. `issued_at` is the current version's."""
+    ends = coverage_ends_at or not_after
+    window = None if reissue_days is None or issued_at is None else issued_at + timedelta(days=reissue_days)
+    return Purchase(
+        paid=paid,
+        names_left=max(0, quota - names),
+        reissue_open=window is None or now < window,
+        # Before the first issue the whole of it is left.
+        coverage_left=coverage_ends_at is None or now < coverage_ends_at,
+        renewal_open=ends is not None and now < ends <= now + _RENEWAL_ORDER,
+        revocation_closed=paid and years == 1 and ends is not None and now >= ends - _NO_REVOCATION,
+    )
+
+
+def judge_revocation(facts: CertificateFacts, earlier: int | None, reason: RevocationReason) -> Verdict:
+    """Of the current version (`earlier` None) or of an earlier one by its number.
+
+    A key known to others can always be revoked (BR 4.9.1.1); else not in the last 30 days of a paid year.
+    """
+    closed = facts.purchase is not None and facts.purchase.revocation_closed
+    if closed and reason is not RevocationReason.KEY_COMPROMISE and facts.state is not State.REFUND_REVIEW:
+        return _refuse(Operation.REVOKE, facts, "these are the last 30 days of a paid one-year certificate",
+                       "Let it run out; if its key is known to others, give that as the reason.")  # fmt: skip
+    if earlier is None:
+        return judge_operation(Operation.REVOKE, facts)
+    refused = judge_operation(Operation.REVOKE_EARLIER, facts)
+    if refused is None and earlier not in facts.earlier:
+        return _refuse(Operation.REVOKE_EARLIER, facts, f"version {earlier} has expired or is revoked",
+                       f"These can be: {', '.join(map(str, facts.earlier))}.")  # fmt: skip
+    return refused
+
+
+def needs_confirmation(*, certificate_type: str, reason: str | None, asks_itself: bool, has_applicant: bool) -> bool:
+    """Whether the applicant confirms by a mailed link before the CA hears of a revocation: OV and EV, unless the key is
+    known to others."""
+    if not CertificateType(certificate_type).names_organisation or asks_itself or not has_applicant:
+        return False
+    return reason != RevocationReason.KEY_COMPROMISE
+
+
+def after_reissue(*, revocation_asked: bool, revoked: bool) -> State:
+    """Where a certificate falls back to when a reissue ends without a new version."""
+    if revoked:
+        return State.REVOKED
+    return State.VERIFYING_REVOCATION if revocation_asked else State.ISSUED
 
 
 _NEXT_STEP: Mapping[State, str] = {
@@ -151,6 +319,8 @@ _NEXT_STEP: Mapping[State, str] = {
     State.ISSUED: "Use one of the allowed operations.",
     State.APPROVAL_FAILED: "Correct the application and apply again.",
     State.VERIFYING_REISSUE: "Wait for the reissue, or withdraw it.",
+    State.VERIFYING_DOMAIN_ADDITION: "Wait until the names are added, or withdraw the addition.",
+    State.VERIFYING_WITHDRAWAL: "Wait for the CA's answer to the withdrawal.",
     State.REVOKED: "Apply for a new certificate.",
     State.EXPIRED: "It can't be renewed any more: apply for a new certificate.",
     State.HOSTED: "Use one of the allowed operations.",
@@ -231,9 +401,21 @@ def judge_tags(tags: Mapping[str, str]) -> dict[str, str]:
 # --- applications ---------------------------------------------------------------------------------------------------
 
 
-def judge_application(application: Application, *, public_ca: bool) -> JudgedApplication:
-    """Check everything typed against spec *Application*; raises InvalidFields with one problem per wrong field."""
+def judge_application(
+    application: Application,
+    *,
+    public_ca: bool,
+    types: Sequence[CertificateType] = (CertificateType.DV,),
+    methods: Sequence[str] = METHODS,
+    applicant_needed: bool = True,
+) -> JudgedApplication:
+    """Check everything typed against spec *Application*; raises InvalidFields with one problem per wrong field.
+
+    `types` are those the CA issues, `methods` those it validates by. Without `applicant_needed` nobody need be named:
+    it was agreed on before.
+    """
     problems: list[Problem] = []
+    certificate_type = _certificate_type(application, types, problems)
 
     csr: CsrFacts | None = None
     if application.csr is not None:
@@ -246,8 +428,10 @@ def judge_application(application: Application, *, public_ca: bool) -> JudgedApp
     typed = list(application.names)
     if csr is not None:
         csr_names = list(csr.dns_names)
-        if csr.ip_addresses:
+        if csr.ip_addresses and public_ca:
             problems.append(_ip_refused(str(csr.ip_addresses[0]), "csr"))
+        elif csr.ip_addresses:
+            csr_names += [str(address) for address in csr.ip_addresses]
         if typed and {_ascii_or_text(n) for n in typed} != set(csr_names):
             problems.append(
                 Invalid(
@@ -258,11 +442,17 @@ def judge_application(application: Application, *, public_ca: bool) -> JudgedApp
                 )
             )
         typed = typed or csr_names
-    places = _names(typed, problems) if typed or not problems else {}
+    places = _names(typed, problems, public_ca=public_ca) if typed or not problems else {}
     names = list(places)
-    domain_type = _domain_type(application.domain_type, places, problems, public_ca=public_ca) if names else None
-    methods = _methods(application, places, problems)
-    applicant = _applicant(application.applicant, problems)
+    domain_type = (
+        _domain_type(application.domain_type, certificate_type, places, problems, public_ca=public_ca)
+        if names
+        else None
+    )
+    chosen_methods = _methods(application, places, methods, problems)
+    applicant = None
+    if applicant_needed or application.applicant is not None:
+        applicant = _applicant(application.applicant, problems)
     if not application.consent:
         problems.append(
             Invalid(
@@ -280,23 +470,108 @@ def judge_application(application: Application, *, public_ca: bool) -> JudgedApp
     if problems:
         raise InvalidFields(problems)
     assert domain_type is not None
-    assert applicant is not None
+    assert applicant is not None or not applicant_needed
     return JudgedApplication(
         names=tuple(name.ascii for name in names),
         unicode_names=tuple(name.unicode for name in names),
         domain_type=domain_type,
         validation_method=application.validation_method,
-        per_name_methods=methods,
+        per_name_methods=chosen_methods,
         key_algorithm=csr.key_algorithm if csr is not None else str(key_algorithm),
         csr_der=csr.der if csr is not None else None,
         applicant=applicant,
         consent_version=application.consent_version,
+        certificate_type=certificate_type,
+        organisation_id=application.organisation_id,
     )
+
+
+def _spoken(certificate_type: str) -> str:
+    return certificate_type.replace("_", " ").upper()
+
+
+def _certificate_type(
+    application: Application, types: Sequence[CertificateType], problems: list[Problem]
+) -> CertificateType:
+    """The type asked for; DV where it is wrong, so that the other fields are judged all the same."""
+    text = application.certificate_type or CertificateType.DV
+    try:
+        asked = CertificateType(text)
+    except ValueError:
+        problems.append(
+            Invalid("certificate_type_unknown", f"There is no certificate type {text[:40]!r}.",
+                    field="certificate_type", fix=f"Use one of {', '.join(CertificateType)}.")
+        )  # fmt: skip
+        return CertificateType.DV
+    if asked not in types and asked is not CertificateType.DV_BASIC:
+        problems.append(
+            Invalid("certificate_type_not_offered", f"This CA issues no {_spoken(asked)} certificates.",
+                    field="certificate_type", fix=f"Choose one of {', '.join(types)}, or another CA.")
+        )  # fmt: skip
+    if asked.names_organisation and application.organisation_id is None:
+        problems.append(
+            Invalid("organisation_missing", "OV and EV certificates name an organisation, and none is given.",
+                    field="organisation_id", fix="Add your organisation, then name it in the application.")
+        )  # fmt: skip
+    if not asked.names_organisation and application.organisation_id is not None:
+        problems.append(
+            Invalid("organisation_not_in_dv", "A DV certificate names no organisation.", field="organisation_id",
+                    fix="Leave it out, or choose OV or EV.")
+        )  # fmt: skip
+    return asked
+
+
+# What an ACME CA calls the methods an applicant knows.
+_ACME_METHODS = {"dns-01": "dns", "http-01": "file"}
+
+
+def judge_against_purchase(
+    judged: JudgedApplication,
+    *,
+    certificate_type: str,
+    domain_type: str,
+    quota: int,
+    wildcard_quota: int,
+    methods: Sequence[str],
+) -> None:
+    """Whether an application stays within what was bought: type, domain type, quota and methods of the product.
+
+    Raises InvalidFields.
+    """
+    problems: list[Problem] = []
+    if judged.certificate_type != certificate_type:
+        problems.append(
+            Invalid("other_than_bought", f"This certificate was bought as {_spoken(certificate_type)}.",
+                    field="certificate_type", fix=f"Apply for {certificate_type}, or order another product.")
+        )  # fmt: skip
+    if judged.domain_type != domain_type:
+        problems.append(
+            Invalid("other_than_bought", f"This certificate was bought for the domain type {domain_type}.",
+                    field="domain_type", fix="Apply for names of that type, or order another product.")
+        )  # fmt: skip
+    wildcards = sum(name.startswith("*.") for name in judged.names)
+    for used, limit, what in (
+        (len(judged.names) - wildcards, quota, "names"),
+        (wildcards, wildcard_quota, "wildcards"),
+    ):
+        if used > limit:
+            problems.append(
+                Invalid("domain_quota_exceeded", f"{used} {what} are given, and {limit} were bought.", field="names",
+                        fix="Leave some out; a quota can't be raised after the purchase.")
+            )  # fmt: skip
+    offered = {_ACME_METHODS.get(method, method) for method in methods}
+    for method in sorted({judged.validation_method, *judged.per_name_methods.values()} - offered):
+        problems.append(
+            Invalid("method_not_offered", f"This product's CA doesn't validate by {method}.",
+                    field="validation_method", fix=f"Use one of {', '.join(sorted(offered))}.")
+        )  # fmt: skip
+    if problems:
+        raise InvalidFields(problems)
 
 
 def _ascii_or_text(name: str) -> str:
     try:
-        return parse_dns_name(name).ascii
+        return str(parse_ip(name)) if looks_like_ip(name) else parse_dns_name(name).ascii
     except Invalid:
         return name
 
@@ -304,14 +579,17 @@ def _ascii_or_text(name: str) -> str:
 def _ip_refused(text: str, field: str) -> Problem:
     return Invalid(
         "ip_not_supported",
-        f"{text} is an IP address; applications take DNS names.",
+        f"{text} is an IP address; applications at public CAs take DNS names.",
         field=field,
-        fix="Use a DNS name that points to this address.",
+        fix="Use a DNS name that points to this address, or choose a private CA.",
     )
 
 
-def _names(typed: Sequence[str], problems: list[Problem]) -> dict[DnsName, int]:
-    """The good names in the order typed, each with its place, so that later rules can point at it."""
+def _names(typed: Sequence[str], problems: list[Problem], *, public_ca: bool) -> dict[DnsName, int]:
+    """The good names in the order typed, each with its place, so that later rules can point at it.
+
+    A private CA certifies IP addresses too (RFC 8738): here one is a name whose two forms are alike.
+    """
     if not typed:
         problems.append(
             Invalid("names_missing", "No domain name is given.", field="names", fix="Enter at least one name.")
@@ -329,11 +607,12 @@ def _names(typed: Sequence[str], problems: list[Problem]) -> dict[DnsName, int]:
     names: dict[DnsName, int] = {}
     for index, text in enumerate(typed):
         field = f"names[{index}]"
-        if looks_like_ip(text):
+        is_ip = looks_like_ip(text)
+        if is_ip and public_ca:
             problems.append(_ip_refused(text, field))
             continue
         try:
-            name = parse_dns_name(text, field=field)
+            name = DnsName(str(parse_ip(text)), str(parse_ip(text))) if is_ip else parse_dns_name(text, field=field)
         except Invalid as problem:
             problems.append(problem)
             continue
@@ -347,7 +626,12 @@ def _names(typed: Sequence[str], problems: list[Problem]) -> dict[DnsName, int]:
 
 
 def _domain_type(
-    asked: str | None, names: Mapping[DnsName, int], problems: list[Problem], *, public_ca: bool
+    asked: str | None,
+    certificate_type: CertificateType,
+    names: Mapping[DnsName, int],
+    problems: list[Problem],
+    *,
+    public_ca: bool,
 ) -> DomainType | None:
     wildcards = [name for name in names if name.is_wildcard]
     for name, index in names.items():
@@ -396,7 +680,14 @@ def _domain_type(
                 Invalid("multi_takes_two_names", "A multi-domain certificate needs at least one additional name.",
                         field="domain_type", fix="Add a name, or choose single.")
             )  # fmt: skip
-        case DomainType.MULTI if wildcards and public_ca:
+        case _ if wildcards and certificate_type in (CertificateType.EV, CertificateType.EV_PRO):
+            problems.append(
+                Invalid("wildcard_in_ev", "EV certificates hold no wildcards.", field="names",
+                        fix="List the names one by one, or choose OV.")
+            )  # fmt: skip
+        case DomainType.MULTI if (
+            wildcards and public_ca and certificate_type not in (CertificateType.OV, CertificateType.OV_PRO)
+        ):
             problems.append(
                 Invalid("wildcard_in_dv_multi", "Wildcards in multi-domain certificates are for OV and OV Pro only.",
                         field="names", fix="Apply for a wildcard certificate of its own.")
@@ -404,14 +695,21 @@ def _domain_type(
     return domain_type
 
 
-def _methods(application: Application, names: Mapping[DnsName, int], problems: list[Problem]) -> dict[str, str]:
+def _methods(
+    application: Application, names: Mapping[DnsName, int], offered: Sequence[str], problems: list[Problem]
+) -> dict[str, str]:
     for field, method in [("validation_method", application.validation_method)] + [
         (f"per_name_methods.{name[:80]}", method) for name, method in application.per_name_methods.items()
     ]:
         if method not in METHODS:
             problems.append(
                 Invalid("validation_method_unknown", f"There is no validation method {method[:40]!r}.", field=field,
-                        fix="Use dns or file.")
+                        fix=f"Use one of {', '.join(offered)}.")
+            )  # fmt: skip
+        elif method not in offered:
+            problems.append(
+                Invalid("method_not_offered", f"This CA doesn't validate by {method}.", field=field,
+                        fix=f"Use one of {', '.join(offered)}.")
             )  # fmt: skip
     known = {name.ascii: name for name in names}
     chosen: dict[str, str] = {}
@@ -431,6 +729,15 @@ def _methods(application: Application, names: Mapping[DnsName, int], problems: l
                     f"{name.unicode} can't be validated by file: a file proves one exact name only.",
                     field=f"names[{index}]",
                     fix="Choose dns for this name.",
+                )
+            )
+        if looks_like_ip(name.ascii) and chosen.get(name.ascii, application.validation_method) != "file":
+            problems.append(
+                Invalid(
+                    "ip_needs_file",
+                    f"{name.ascii} is an IP address: it has no zone and no mailboxes, so only a file shows it.",
+                    field=f"names[{index}]",
+                    fix="Choose file for this address.",
                 )
             )
     return chosen
@@ -471,8 +778,8 @@ def _applicant(applicant: Applicant | None, problems: list[Problem]) -> Applican
         )  # fmt: skip
     if not _PHONE.fullmatch(applicant.phone):
         problems.append(
-            Invalid("phone_invalid", "The applicant's phone is not a telephone number.", field="applicant.phone",
-                    fix="Write it with country code: +49 30 123456.")
+            Invalid("phone_invalid", "The applicant's phone number is missing or is not a telephone number.",
+                    field="applicant.phone", fix="Write it with the country code, like +49 30 123456.")
         )  # fmt: skip
     return Applicant(name, applicant.email, applicant.phone)
 
@@ -500,6 +807,13 @@ def judge_private_names(typed: Sequence[str]) -> tuple[str, ...]:
     if problems:
         raise InvalidFields(problems)
     return tuple(names)
+
+
+def algorithm_of_new_key(text: str) -> str:
+    """A KeyAlgorithm for the key that follows one described like this ("EC_P384", or "EC P-384" as CSRs are described);
+    the default where none like it is made here."""
+    code = text.replace(" ", "_").replace("-", "")
+    return code if code in set(KeyAlgorithm) else KeyAlgorithm.EC_P256.value
 
 
 def judge_key_algorithm(text: str) -> KeyAlgorithm:
@@ -545,7 +859,22 @@ def why_not_ours(
 _SHORT_LIFE = timedelta(days=10)
 
 
-def renew_at(not_before: datetime, not_after: datetime) -> datetime:
-    """When a version is due without ARI: at 2/3 of its life, at 1/2 if it lives less than 10 days (rules-2026)."""
+_MOST_SPREAD = timedelta(hours=12)
+
+
+def renew_at(
+    not_before: datetime, not_after: datetime, version_id: str = "", fallback: RenewalFallback | None = None
+) -> datetime:
+    """When a version is due without ARI: at 2/3 of its life, at 1/2 if it lives less than 10 days (rules-2026).
+
+    Versions issued together don't fall due together: by its id each is up to 1 % of its life later, at most 12 hours.
+    """
     life = not_after - not_before
-    return not_before + (life / 2 if life < _SHORT_LIFE else life * 2 / 3)
+    long, short = (2 / 3, 1 / 2) if fallback is None else (
+        fallback.fraction_of_life, fallback.fraction_if_life_under_10_days
+    )  # fmt: skip
+    due = not_before + (life * short if life < _SHORT_LIFE else life * long)
+    if not version_id:
+        return due
+    digest = hashlib.sha256(version_id.encode()).digest()
+    return due + min(life / 100, _MOST_SPREAD) * (int.from_bytes(digest[:6]) / 2**48)

@@ -8,9 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from certwright.platform.db import Tx
-from certwright.rooms.certificates.tables import applications, certificates, versions
-from certwright.rooms.certificates.words import State, VersionMaterial
+from certwright.platform.db import Tx, is_one_of
+from certwright.rooms.certificates.tables import applications, certificates, confirmations, versions
+from certwright.rooms.certificates.words import RevocationReason, State, VersionMaterial
+from certwright.rooms.csrs import UsedBy
 from certwright.x509.certificates import CertificateFacts
 
 Row = Any
@@ -172,6 +173,29 @@ async def latest_application(tx: Tx, certificate_id: str) -> Row | None:
     return (await tx.execute(query)).one_or_none()
 
 
+async def holds_personal_data(tx: Tx, certificate_id: str) -> bool:
+    """Whether an application or the draft still says whom to ask."""
+    a, c = applications.c, certificates.c
+    asked = sa.select(a.id).where(a.certificate_id == certificate_id, a.applicant.is_not(None)).exists()
+    typed = sa.select(c.id).where(c.id == certificate_id, c.draft["applicant"].astext.is_not(None)).exists()
+    return bool(await tx.scalar(sa.select(sa.or_(asked, typed))))
+
+
+async def forget_person(tx: Tx, certificate_id: str, now: datetime) -> None:
+    """Erase the applicant's and the organisation's details from every application and the draft."""
+    await tx.execute(sa.delete(confirmations).where(confirmations.c.certificate_id == certificate_id))
+    await tx.execute(
+        sa.update(applications).where(applications.c.certificate_id == certificate_id)
+        .values(applicant=sa.null(), organisation=sa.null(), organisation_id=None)
+    )  # fmt: skip
+    await update_certificate(tx, certificate_id, None, now, draft=sa.null())
+
+
+async def application_ids(tx: Tx, certificate_id: str) -> list[str]:
+    query = sa.select(applications.c.id).where(applications.c.certificate_id == certificate_id)
+    return list((await tx.scalars(query)).all())
+
+
 async def record(tx: Tx, application_id: str, missing: str, **values: Any) -> bool:
     """Write a fact of an open application that was missing until now; False if it was there or the attempt is over."""
     result = await tx.execute(
@@ -179,6 +203,40 @@ async def record(tx: Tx, application_id: str, missing: str, **values: Any) -> bo
         .where(applications.c.id == application_id, applications.c[missing].is_(None), OPEN)
         .values(**values)
     )
+    return bool(result.rowcount)
+
+
+async def csr_uses(tx: Tx, csr_ids: Sequence[str]) -> dict[str, UsedBy]:
+    """By kept CSR: certificates applied for with it, and open applications among them."""
+    c = applications.c
+    query = (
+        sa.select(c.csr_id, sa.func.count(c.certificate_id.distinct()), sa.func.count().filter(OPEN))
+        .where(is_one_of(c.csr_id, csr_ids))
+        .group_by(c.csr_id)
+    )
+    return {csr_id: UsedBy(number, opened) for csr_id, number, opened in await tx.execute(query)}
+
+
+async def key_compromised(tx: Tx, certificate_id: str, key_id: str) -> bool:
+    """Whether a version with this key was, or is being, revoked because somebody else may have it."""
+    found = sa.select(versions.c.id).where(
+        versions.c.certificate_id == certificate_id,
+        versions.c.key_id == key_id,
+        versions.c.revocation_reason == RevocationReason.KEY_COMPROMISE.value,
+    )
+    return bool(await tx.scalar(sa.select(found.exists())))
+
+
+async def unpin(tx: Tx, certificate_id: str, key_id: str, key_algorithm: str) -> bool:
+    """Have the open application make a key of its own instead of this one, unless it was ordered already."""
+    result = await tx.execute(
+        sa.update(applications)
+        .where(
+            applications.c.certificate_id == certificate_id, applications.c.key_id == key_id, OPEN,
+            applications.c.order_intended_at.is_(None), applications.c.order_id.is_(None),
+        )
+        .values(csr_der=None, key_id=None, csr_id=None, key_pinned=False, key_algorithm=key_algorithm)
+    )  # fmt: skip
     return bool(result.rowcount)
 
 
@@ -241,6 +299,15 @@ async def version(tx: Tx, version_id: str) -> Row | None:
 async def version_list(tx: Tx, certificate_id: str) -> list[Row]:
     query = sa.select(versions).where(versions.c.certificate_id == certificate_id).order_by(versions.c.number.desc())
     return list((await tx.execute(query)).all())
+
+
+VERSION_FACTS = tuple(
+    versions.c[name] for name in ("number", "issued_at", "not_after", "superseded_at", "revoke_asked_at", "revoked_at")
+)
+
+
+async def version_facts(tx: Tx, certificate_id: str) -> list[Row]:
+    return list((await tx.execute(sa.select(*VERSION_FACTS).where(versions.c.certificate_id == certificate_id))).all())
 
 
 async def update_version(tx: Tx, version_id: str, missing: str, **values: Any) -> bool:

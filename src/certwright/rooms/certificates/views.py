@@ -11,7 +11,7 @@ import idna
 
 from certwright.kernel.problems import Refused
 from certwright.rooms.certificates import rules
-from certwright.rooms.certificates.words import CertificateFacts, Operation, State
+from certwright.rooms.certificates.words import CertificateFacts, DomainType, Operation, Purchase, State
 from certwright.rooms.validation import ValidationState
 from certwright.x509.certificates import CertificateFacts as X509Facts
 
@@ -56,6 +56,10 @@ class ApplicationView:
     validation_method: str
     key_algorithm: str
     key_source: str
+    csr_id: str | None
+    key_pinned: bool
+    certificate_type: str
+    organisation_id: str | None
     applicant: Mapping[str, str] | None
     consent_at: datetime | None
     consent_version: str
@@ -86,10 +90,29 @@ class VersionView:
     not_after: datetime
     issued_at: datetime
     superseded_at: datetime | None
+    revoke_asked_at: datetime | None
     revoked_at: datetime | None
     revocation_reason: str | None
     chain: tuple[str, ...]
     """Subjects from the leaf's issuer up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What was bought: the time paid for is longer than one version lives, and served by renewing it. It begins with
+    the first issue; `inherited_days` come from the certificate this one renews."""
+
+    order_id: str
+    product: str
+    certificate_type: str
+    domain_type: str
+    names: int
+    wildcards: int
+    years: int
+    starts_at: datetime | None
+    ends_at: datetime | None
+    inherited_days: int
+    renews_certificate_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +122,8 @@ class Detail:
     validation: ValidationState | None
     versions: tuple[VersionView, ...]
     renew_at: datetime | None
+    fallback_ca: str | None
+    coverage: Coverage | None
     allowed: Mapping[Operation, Refused | None]
 
     @property
@@ -137,14 +162,57 @@ def summary_of_columns(columns: Sequence[Any], now: datetime) -> Summary:
     )  # fmt: skip
 
 
-def facts(row: Any, bound_to: tuple[str, ...], now: datetime) -> CertificateFacts:
+def facts(
+    row: Any, versions: Sequence[Any], bound_to: tuple[str, ...], now: datetime, *, holds_personal_data: bool = False
+) -> CertificateFacts:
+    """Of a certificate's row and its versions' (`store.VERSION_FACTS` suffices)."""
+    asked = [version for version in versions if version.revoke_asked_at is not None]
+    earlier = (v.number for v in versions if v.superseded_at and v.not_after > now and v.revoke_asked_at is None)
     return CertificateFacts(
         state=rules.shown_state(State(row.stage), row.not_after, now),
         has_version=row.current_version_id is not None,
         has_key=row.key_id is not None,
         uploaded=row.uploaded,
         bound_to=bound_to,
+        revocation_asked=any(version.superseded_at is None for version in asked),
+        revoking=any(version.revoked_at is None for version in asked),
+        earlier=tuple(sorted(earlier)),
+        domain_type=DomainType(row.domain_type) if row.domain_type else _natural_type(row.names),
+        name_count=len(row.names),
+        purchase=_purchase(row, versions, now),
+        holds_personal_data=holds_personal_data,
     )
+
+
+def coverage(row: Any) -> Coverage | None:
+    if row.order_id is None:
+        return None
+    return Coverage(
+        order_id=row.order_id, product=row.product_id, certificate_type=row.certificate_type,
+        domain_type=row.domain_type, names=row.domain_quota or 0, wildcards=row.wildcard_quota or 0,
+        years=row.coverage_years or 0, starts_at=row.coverage_starts_at, ends_at=row.coverage_ends_at,
+        inherited_days=row.inherited_days or 0, renews_certificate_id=row.renews_certificate_id,
+    )  # fmt: skip
+
+
+def _natural_type(names: Sequence[str]) -> DomainType | None:
+    if len(names) > 1:
+        return DomainType.MULTI
+    if not names:
+        return None
+    return DomainType.WILDCARD if names[0].startswith("*.") else DomainType.SINGLE
+
+
+def _purchase(row: Any, versions: Sequence[Any], now: datetime) -> Purchase | None:
+    if row.order_id is None:
+        return None
+    current = next((version for version in versions if version.superseded_at is None), None)
+    return rules.purchase(
+        paid=bool(row.paid), quota=(row.domain_quota or 0) + (row.wildcard_quota or 0), names=len(row.names),
+        reissue_days=(row.product or {}).get("reissue_days"), years=row.coverage_years or 0,
+        issued_at=None if current is None else current.issued_at, not_after=row.not_after,
+        coverage_ends_at=row.coverage_ends_at, now=now,
+    )  # fmt: skip
 
 
 def application_view(row: Any) -> ApplicationView:
@@ -157,6 +225,10 @@ def application_view(row: Any) -> ApplicationView:
         validation_method=row.validation_method,
         key_algorithm=row.key_algorithm,
         key_source="uploaded_csr" if row.csr_uploaded else "system",
+        csr_id=row.csr_id,
+        key_pinned=row.key_pinned,
+        certificate_type=row.certificate_type,
+        organisation_id=row.organisation_id,
         applicant=row.applicant,
         consent_at=row.consent_at,
         consent_version=row.consent_version,
@@ -187,6 +259,7 @@ def version_view(row: Any, chain: tuple[str, ...]) -> VersionView:
         not_after=row.not_after,
         issued_at=row.issued_at,
         superseded_at=row.superseded_at,
+        revoke_asked_at=row.revoke_asked_at,
         revoked_at=row.revoked_at,
         revocation_reason=row.revocation_reason,
         chain=chain,

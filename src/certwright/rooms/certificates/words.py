@@ -45,12 +45,17 @@ class Operation(StrEnum):
     VERIFY_DOMAINS = "verify_domains"
     WITHDRAW = "withdraw"
     REISSUE = "reissue"
+    ADD_DOMAINS = "add_domains"
+    RENEW = "renew"
+    APPLY_AGAIN = "apply_again"
     REVOKE = "revoke"
+    REVOKE_EARLIER = "revoke_earlier"
     DOWNLOAD = "download"
     EXPORT_KEY = "export_key"
     DEPLOY = "deploy"
     SET_AUTO_RENEW = "set_auto_renew"
     UPDATE = "update"
+    WITHDRAW_PRIVACY = "withdraw_privacy"
     DELETE = "delete"
 
 
@@ -58,6 +63,21 @@ class DomainType(StrEnum):
     SINGLE = "single"
     MULTI = "multi"
     WILDCARD = "wildcard"
+
+
+class CertificateType(StrEnum):
+    """How much of the holder is verified: the domains alone, or the organisation, too (BR 7.1.2.7)."""
+
+    DV_BASIC = "dv_basic"
+    DV = "dv"
+    OV = "ov"
+    OV_PRO = "ov_pro"
+    EV = "ev"
+    EV_PRO = "ev_pro"
+
+    @property
+    def names_organisation(self) -> bool:
+        return self not in (CertificateType.DV_BASIC, CertificateType.DV)
 
 
 class KeySource(StrEnum):
@@ -77,13 +97,41 @@ class RevocationReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """All that `allowed_operations` looks at, gathered once."""
+    """All that `allowed_operations` looks at, gathered once.
+
+    `revocation_asked`: of the current version. `revoking`: the CA has yet to hear of a revocation asked for.
+    `earlier`: numbers of the versions before the current one that could still be used by whoever has their key.
+    """
 
     state: State
     has_version: bool
     has_key: bool
     uploaded: bool = False
     bound_to: tuple[str, ...] = ()
+    revocation_asked: bool = False
+    revoking: bool = False
+    earlier: tuple[int, ...] = ()
+    domain_type: DomainType | None = None
+    name_count: int = 0
+    purchase: Purchase | None = None
+    holds_personal_data: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What was bought and how far it reaches today; None on certificates that were not ordered.
+
+    `names_left`: how many names the quota still takes. `reissue_open`: inside the CA's reissue window (None in the
+    product: while it is valid). `coverage_left`: the paid time is not over. `renewal_open`: 30 calendar days or less
+    before it ends. `revocation_closed`: the last 30 days of a one-year certificate.
+    """
+
+    paid: bool
+    names_left: int
+    reissue_open: bool
+    coverage_left: bool
+    renewal_open: bool
+    revocation_closed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +148,10 @@ class Applicant:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What an applicant asks for, as typed. `names` may be empty when a CSR carries them."""
+    """What an applicant asks for, as typed. `names` may be empty when a CSR carries them.
+
+    `csr` is a CSR pasted, `csr_id` one that is kept here; `pin_key` keeps that one's key for the versions to come.
+    """
 
     names: tuple[str, ...] = ()
     domain_type: str | None = None
@@ -108,9 +159,14 @@ class Application:
     per_name_methods: Mapping[str, str] = field(default_factory=dict)
     key_algorithm: str = "EC_P256"
     csr: str | None = None
+    csr_id: str | None = None
+    pin_key: bool = False
     applicant: Applicant | None = None
     consent: bool = False
     consent_version: str = ""
+    # None: as it was bought, else DV.
+    certificate_type: str | None = None
+    organisation_id: str | None = None
 
     def as_draft(self) -> dict[str, Any]:
         return {
@@ -120,8 +176,28 @@ class Application:
             "per_name_methods": dict(self.per_name_methods),
             "key_algorithm": self.key_algorithm,
             "csr": self.csr,
+            "csr_id": self.csr_id,
+            "pin_key": self.pin_key,
             "applicant": self.applicant.as_dict() if self.applicant else None,
+            "certificate_type": self.certificate_type,
+            "organisation_id": self.organisation_id,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a reissue is to change; None leaves it as it was. `names` are all of them, not only new ones."""
+
+    names: tuple[str, ...] | None = None
+    csr: str | None = None
+    key_algorithm: str | None = None
+    validation_method: str | None = None
+    per_name_methods: Mapping[str, str] | None = None
+    applicant: Applicant | None = None
+    organisation_id: str | None = None
+
+
+UNCHANGED = Changes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +211,16 @@ class JudgedApplication:
     per_name_methods: Mapping[str, str]
     key_algorithm: str
     csr_der: bytes | None
-    applicant: Applicant
+    applicant: Applicant | None
     consent_version: str
+    certificate_type: CertificateType = CertificateType.DV
+    organisation_id: str | None = None
+    # The key of `csr_der` is held here: of a CSR that is kept, or the one a version before was pinned to.
+    key_held: bool = False
 
     @property
     def key_source(self) -> KeySource:
-        return KeySource.SYSTEM if self.csr_der is None else KeySource.UPLOADED_CSR
+        return KeySource.SYSTEM if self.csr_der is None or self.key_held else KeySource.UPLOADED_CSR
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +241,19 @@ class VersionMaterial:
     not_before: datetime
     not_after: datetime
     revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What the event `certificate.version_issued` told, of a version that is still the certificate's current one."""
+
+    version_id: str
+    certificate_id: str
+    account_id: str
+    project_id: str
+    sha256: str
+    not_before: datetime
+    not_after: datetime
 
 
 CURRENT_PRIVACY_STATEMENT = "2026-11"
