@@ -19,7 +19,7 @@ async def apply_for(page: Page, names: str, *, method: str = "File on the web se
     await page.goto("/certificates/new")
     await fill(page, {"Domain names": names, "Phone": "+49 30 123456"})
     await page.get_by_label(method).check()
-    await page.get_by_label("I agree that name").check()
+    await page.get_by_label("I agree that my name").check()
     await page.get_by_role("button", name="Review").click()
     await page.get_by_role("heading", name="Review the application").wait_for()
     await page.get_by_role("button", name="Submit the application").click()
@@ -36,6 +36,10 @@ async def publish(page: Page, nginx: Nginx) -> None:
 
 
 async def until_issued(page: Page) -> None:
+    """The page finds out by itself, and offers nothing that is over."""
+    await expect(page.locator("#domains")).to_contain_text("The certificate is issued.")
+    await expect(page.get_by_role("button", name="Check now")).to_have_count(0)
+    await expect(page.get_by_role("button", name="Withdraw the application")).to_have_count(0)
     await page.get_by_role("link", name="Go to the certificate").click()
     await expect(page.locator("#progress .state")).to_have_text("Issued")
 

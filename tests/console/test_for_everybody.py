@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Dialog, Page, expect
 
 from tests.console.conftest import Console, fill
 from tests.console.test_flow import Play, apply_for
 from tests.servers.nginx import Nginx
 
 PAGES = (
-    "/", "/certificates", "/certificates/new", "/targets", "/targets/new", "/endpoints", "/endpoints/new", "/alarms",
-    "/dns", "/dns/new", "/authorities", "/access", "/access/groups", "/access/policies", "/access/policies/new",
+    "/", "/certificates", "/certificates/new", "/csrs", "/csrs/new", "/csrs/upload", "/targets", "/targets/new",
+    "/endpoints", "/endpoints/new", "/alarms", "/dns", "/dns/new", "/authorities", "/access", "/access/groups",
+    "/access/policies", "/access/policies/new",
+    "/orders", "/catalogue", "/catalogue/new", "/products/private-multi", "/products/private-multi/edit",
+    "/unsubscriptions", "/balance", "/coupons", "/billing-policy",
+    "/organisations", "/organisations/new", "/verifications", "/desk", "/cas", "/cas/new", "/cas/new?kind=certcentral",
+    "/renewal", "/renewal/calendar", "/renewal/campaigns", "/renewal/campaigns/new", "/renewal/readiness",
     "/access/simulator", "/access/projects", "/access/tokens", "/audit", "/settings", "/profile", "/ca", "/nothing",
 )  # fmt: skip
 
@@ -76,7 +81,7 @@ def test_every_page_can_be_read_aloud_and_fits_a_phone(play: Play, nginx: Nginx)
             await console.set_up(page)
             await apply_for(page, "www.example.org\nmünchen.example.org")
             pages = [*PAGES, page.url.removeprefix(console.url)]
-            pages += [pages[-1].removesuffix("/validation") + part for part in ("", "/edit")]
+            pages += [pages[-1].removesuffix("/validation") + part for part in ("", "/edit", "/reissue", "/revoke")]
             await page.goto("/endpoints/new")
             await fill(page, {"Host name or IP address": "www.example.org", "Port": str(nginx.https_port)})
             await page.get_by_role("button", name="Watch").click()
@@ -112,6 +117,42 @@ def test_a_watched_endpoint_raises_an_alarm_that_can_be_acknowledged(play: Play,
             await expect(page.get_by_role("cell", name="ada@example.org")).to_be_visible()
             await page.goto("/")
             await expect(page.get_by_role("link", name="Open alarms")).to_contain_text("1")
+
+            await page.goto("/endpoints")
+            await page.get_by_role("link", name="www.example.org").click()
+            await page.get_by_role("link", name="Remove").click()
+            await page.get_by_role("button", name="Remove the endpoint").click()
+            await page.goto("/alarms?state=cleared")
+            await expect(page.get_by_role("row", name="Certificate exception")).to_contain_text("Cleared")
+            await expect(page.get_by_role("row", name="Certificate exception")).to_contain_text("was: ")
+            await page.get_by_role("link", name="Certificate exception").click()
+            await expect(page.locator(".notice.ok")).to_contain_text("This is over")
+            await expect(page.get_by_role("heading", name="What to do")).to_have_count(0)
+
+    play(scenario)
+
+
+def test_a_dialog_asks_once_and_its_answer_is_enough(play: Play) -> None:
+    async def scenario(console: Console) -> None:
+        async with console.page() as page:
+            await console.set_up(page)
+            await page.goto("/access/groups")
+            await fill(page, {"Name": "Crew", "Description": ""})
+            await page.get_by_role("button", name="Create").click()
+            asked: list[str] = []
+
+            async def dismiss(dialog: Dialog) -> None:
+                asked.append(dialog.message)
+                await dialog.dismiss()
+
+            page.once("dialog", dismiss)
+            await page.get_by_role("button", name="Delete").click()
+            assert asked == ["Delete this group? Its members lose what it allowed."]
+            await expect(page.get_by_role("heading", name="Crew")).to_be_visible()
+            page.once("dialog", lambda dialog: dialog.accept())
+            await page.get_by_role("button", name="Delete").click()
+            await expect(page.get_by_role("status")).to_contain_text("Deleted.")
+            await expect(page.get_by_role("link", name="Crew")).to_have_count(0)
 
     play(scenario)
 

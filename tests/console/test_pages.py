@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from certwright.entry.api.base import PUBLIC, SIGNED_IN
-from certwright.entry.console.pages_deployment import step_lines
+from certwright.entry.console.pages_certificates import changes_of
+from certwright.entry.console.pages_deployment import shown_state, step_lines
+from certwright.entry.console.pages_settings import UNSHOWN
 from certwright.entry.console.web import ActionRoute
 from certwright.kernel.problems import Unavailable
-from certwright.rooms import access, certificates, watch
+from certwright.platform.config import Settings
+from certwright.rooms import access, authorities, certificates, watch
 from certwright.rooms.access.tables import policy_attachments
 from certwright.rooms.deployment import RolloutState, RolloutView, Step, Trigger
 from certwright.rooms.deployment.words import RolloutStepView
@@ -22,6 +26,8 @@ SignIn = Callable[[Any], Any]
 OPEN_TO_ALL = {
     ("GET", "/setup"), ("POST", "/setup"), ("GET", "/sign-in"), ("POST", "/sign-in"), ("POST", "/sign-out"),
     ("GET", "/password"), ("POST", "/password"), ("POST", "/preferences"), ("GET", "/ca"),
+    ("GET", "/confirm-domain"), ("POST", "/confirm-domain"), ("GET", "/confirm-revocation"),
+    ("POST", "/confirm-revocation"), ("GET", "/organisation-verification"), ("POST", "/organisation-verification"),
     ("GET", "/static/{name:path}"),
 }  # fmt: skip
 OPEN_TO_THE_SIGNED_IN = {
@@ -91,7 +97,9 @@ def test_every_page_opens_on_an_empty_installation(api: Any, web: SignIn) -> Non
     ann = web(api.world.actor)
     for path in _simple_pages(api):
         response = ann.get(path)
-        wanted = {"/setup": 404, "/password": 404, "/sign-in": 303}.get(path, 200)
+        # Without their links.
+        lone = ("/setup", "/password", "/confirm-domain", "/confirm-revocation", "/organisation-verification")
+        wanted = 404 if path in lone else 303 if path == "/sign-in" else 200
         assert response.status_code == wanted, f"{path}: {response.status_code}"
         if wanted == 200:
             assert response.text.count("<h1") == 1, path
@@ -180,7 +188,7 @@ def test_the_one_time_secret_leaves_the_address_at_once(api: Any, web: SignIn) -
         cookie = moved.headers["set-cookie"]
         assert "HttpOnly" in cookie
         assert "Secure" in cookie
-        assert "SameSite=strict" in cookie
+        assert "SameSite=lax" in cookie
 
 
 def test_a_form_larger_than_a_mebibyte_is_refused(api: Any, web: SignIn) -> None:
@@ -213,7 +221,8 @@ def test_a_form_larger_than_a_mebibyte_is_refused(api: Any, web: SignIn) -> None
             {"name": "p", "document": '{"Version":"1.1","Statement":[{"Effect":"Allow","Action":"scm:cert:lst"}]}'},
             "scm:cert:list",
         ),
-        ("/profile/tokens", {"name": "t", "days": "9999"}, "1 to 365 days"),
+        ("/profile/tokens", {"name": "t", "days": "9999", "policy": "everything"}, "1 to 365 days"),
+        ("/profile/tokens", {"name": "t", "days": "9"}, "What the token may do is not chosen."),
         ("/profile/password", {"current": "wrong", "new": "x"}, "password"),
         ("/settings/recipients", {"name": "A", "email": "nope"}, "address"),
     ],
@@ -255,7 +264,7 @@ def test_certificates_of_another_account_are_not_there(api: Any, web: SignIn) ->
     for part in ("", "/validation", "/edit", "/revoke", "/delete", "/deploy", "/apply"):
         assert other.get(f"/certificates/{made.id}{part}").status_code == 404, part
     for part in ("/withdraw", "/reissue", "/delete"):
-        assert other.form(f"/certificates/{made.id}{part}").status_code == 404, part
+        assert other.form(f"/certificates/{made.id}{part}", {"confirmed": "yes"}).status_code == 404, part
     assert "shop.example.com" not in other.get("/certificates").text
     assert web(api.world.actor).get(f"/certificates/{made.id}").status_code == 200
 
@@ -295,10 +304,17 @@ def test_the_list_is_paged_by_key_and_every_certificate_is_on_one_page_only(api:
         assert sorted(seen) == sorted(names), sort
 
 
-@pytest.mark.parametrize("after", ["x", "x|y", "|", "2026-13-01|cert_x", "a|b|c" * 90])
+@pytest.mark.parametrize(
+    "after",
+    [
+        "x", "x|y", "|", "|cert_x", "2026-13-01|cert_x", "a|b|c" * 90, "2026-11-21T09:00:00|cert_x",
+        "0001-01-01T00:00:00%2B14:00|cert_x", "9999-12-31T23:59:59-14:00|cert_x", "2026-W47|cert_x",
+    ],
+)  # fmt: skip
 def test_a_made_up_page_of_the_list_is_refused_or_empty(api: Any, web: SignIn, after: str) -> None:
     for sort in ("created", "expiry", "updated", "state"):
-        assert web(api.world.actor).get(f"/certificates?sort={sort}&after={after}").status_code in (200, 422)
+        status = web(api.world.actor).get(f"/certificates?sort={sort}&after={after}").status_code
+        assert status == 422 if sort in ("expiry", "updated") else status in (200, 422)
 
 
 @pytest.mark.parametrize("query", ["expires_before=tomorrow", "expires_before=9999-12-31", "state=nonsense", "sort=x"])
@@ -390,6 +406,146 @@ def test_a_database_that_is_away_is_said_plainly(api: Any, web: SignIn, monkeypa
     answer = ann.get("/certificates")
     assert answer.status_code == 503
     assert "The database can&#39;t be reached at the moment." in answer.text
+
+
+_TAKES_AWAY = ("delete", "unbind", "revoke", "detach", "remove", "end", "withdraw", "undo", "disabled")
+
+
+def test_whatever_takes_something_away_asks_first_without_any_script(api: Any) -> None:
+    routes = [route for route in api.app.routes if isinstance(route, ActionRoute)]
+    pages = {route.path for route in routes if "GET" in (route.methods or ())}
+    taking = [r for r in routes if "POST" in (r.methods or ()) and r.path.rpartition("/")[2] in _TAKES_AWAY]
+    assert len(taking) > 15
+    assert [route.path for route in taking if not route.ask and route.path not in pages] == []
+
+
+def test_a_question_changes_nothing_until_it_is_answered_and_repeats_the_form(api: Any, web: SignIn) -> None:
+    ann = web(api.world.actor)
+    group = ann.form("/access/groups", {"name": "Crew"}).headers["location"]
+    asked = ann.form(f"{group}/delete", {"about": "<Crew>", "extra": "1"})
+    assert asked.status_code == 200
+    assert "Delete this group?" in asked.text
+    assert "&lt;Crew&gt;" in asked.text
+    assert '<input type="hidden" name="extra" value="1">' in asked.text
+    assert '<input type="hidden" name="confirmed" value="yes">' in asked.text
+    assert f'href="{group}">Cancel' in asked.text
+    assert ann.get(group).status_code == 200
+    assert ann.form(f"{group}/delete", {"confirmed": "yes"}).headers["location"] == "/access/groups"
+    assert ann.get(group).status_code == 404
+
+
+def test_cancelling_never_leads_to_another_site(api: Any, web: SignIn) -> None:
+    asked = web(api.world.actor).form("/tokens/tok_x/revoke", {"back": "https://evil.example/"})
+    assert 'href="/">Cancel' in asked.text
+
+
+@pytest.mark.parametrize(
+    ("address", "above"),
+    [
+        ("/access/users", "/access"),
+        ("/access/users/usr_x/link", "/access/users/usr_x"),
+        ("/access/attachments/att_x/detach", "/access"),
+        ("/certificates/cert_x/withdraw", "/certificates/cert_x"),
+        ("/profile/tokens", "/profile"),
+        ("/dns/dns_x/check", "/dns"),
+        ("/sign-out", "/"),
+    ],
+)
+def test_the_address_of_a_change_opened_again_leads_to_the_page_above_it(
+    api: Any, web: SignIn, address: str, above: str
+) -> None:
+    again = web(api.world.actor).get(address)
+    assert (again.status_code, again.headers["location"]) == (303, above)
+    assert "default-src 'none'" in again.headers["content-security-policy"]
+
+
+def test_no_address_of_a_change_answers_a_page_view_with_wrong_method(api: Any, web: SignIn) -> None:
+    ann = web(api.world.actor)
+    for method, path, _action in _routes(api):
+        if method == "POST":
+            assert ann.get(path.replace("{id}", "cert_nothing")).status_code in (200, 303, 404), path
+
+
+def test_no_policy_is_attached_that_nobody_chose(api: Any, web: SignIn) -> None:
+    ann = web(api.world.actor)
+    group = ann.form("/access/groups", {"name": "Crew"}).headers["location"]
+    offered = ann.get(group).text
+    assert offered.index('<option value="" selected>Choose a policy</option>') < offered.index("Tenant Administrator")
+    refused = ann.form(f"{group}/attach", {"project_id": ""})
+    assert refused.status_code == 422
+    assert "No policy is chosen." in refused.text
+    assert "No policy is attached: nothing is allowed." in refused.text
+    assert ann.form(f"{group}/attach", {"policy": "scm_read_only_access"}).status_code == 303
+    assert "nothing is allowed" not in ann.get(group).text
+
+
+def test_whoever_has_only_the_console_s_own_certificate_has_not_begun(api: Any, web: SignIn) -> None:
+    world, ann = api.world, web(api.world.actor)
+    world.run(authorities.ensure_builtin(world.services, world.account.id, world.project_id))
+    own = world.run(certificates.issue_private(world.services, world.actor, names=["localhost"], name="console"))
+    world.services.settings.data_dir.mkdir(parents=True, exist_ok=True)
+    (world.services.settings.data_dir / "console-certificate").write_text(own.id)
+    first = ann.get("/").text
+    assert "Apply for your first certificate" in first
+    assert "the one this console is served with" in first
+    assert "When certificates run out" not in first
+    assert "serves this console" in ann.get("/certificates").text
+    assert "This console is served with it" in ann.get(f"/certificates/{own.id}").text
+    _apply(api)
+    later = ann.get("/").text
+    assert "Apply for your first certificate" not in later
+    assert "the one this console is served with" not in later
+    assert "When certificates run out" in later
+
+
+def test_every_setting_has_a_line_or_a_reason_not_to(api: Any, web: SignIn) -> None:
+    text = web(api.world.actor).get("/settings").text
+    for name in Settings.model_fields:
+        assert (f"CERTWRIGHT_{name.upper()}<" in text) != (name in UNSHOWN), name
+
+
+def test_a_target_that_was_mistyped_says_so_and_is_looked_at_again_once_mended(api: Any, web: SignIn) -> None:
+    ann = web(api.world.actor)
+    fields = {"name": "web-1", "nginx": "/nowhere/nginx", "config": "/nowhere/nginx.conf", "connect_host": "127.0.0.1"}
+    where = ann.form("/targets/new", fields).headers["location"]
+    shown = ann.get(where).text
+    assert "/nowhere/nginx" in shown
+    assert "Its sites are not known" in shown
+    assert "No TLS sites found" not in shown
+    mended = ann.form(f"{where}/edit", fields | {"nginx": "/elsewhere/nginx", "revision": "1"})
+    assert mended.headers["location"] == where
+    assert "/elsewhere/nginx" in ann.get(where).text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ({"state": "issued"}, {"state": "revoked"}, [("state", "issued", "revoked")]),
+        (None, {"names": ["a.example", "b.example"]}, [("names", "", "a.example, b.example")]),
+        ({"region": ""}, {"region": ""}, []),
+        ({"name": "a"}, None, [("name", "a", "")]),
+        (None, {"next_update": "2026-11-28T13:53:21.539542+00:00"}, [("next update", "", "2026-11-28 13:53 UTC")]),
+        (None, {"sha256": "ab" * 32}, [("sha256", "", "abababababababab…")]),
+        ({"auto_renew": True}, {"auto_renew": False}, [("auto renew", "yes", "no")]),
+        (None, {"config": {"nginx": "/usr/sbin/nginx", "prefix": None}}, [("config", "", "nginx /usr/sbin/nginx")]),
+        (None, {"note": "x" * 90}, [("note", "", "x" * 79 + "…")]),
+    ],
+)
+def test_what_an_event_changed_is_told_field_by_field(before: Any, after: Any, shown: Any) -> None:
+    assert changes_of(before, after) == shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"planned": False, "problem": {"message": "The key is gone."}}, "refused"),
+        ({"planned": True, "problem": {"message": "nginx -t failed."}}, "undone"),
+        ({"planned": False, "problem": None}, "undone"),  # undone by hand before it was planned
+        ({"planned": True, "state": RolloutState.DEPLOYED}, "deployed"),
+    ],
+)
+def test_a_rollout_that_never_began_was_refused_and_not_undone(changes: Any, shown: str) -> None:
+    assert shown_state(replace(_rollout(RolloutState.UNDONE, None), **changes)) == shown
 
 
 _AT = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)

@@ -7,22 +7,29 @@ from collections.abc import Awaitable
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from certwright.entry.api.base import PUBLIC
 from certwright.entry.console import (
     pages_access,
     pages_audit,
     pages_authorities,
+    pages_billing,
+    pages_cas,
     pages_certificates,
+    pages_confirm,
+    pages_confirm_revocation,
+    pages_csrs,
     pages_deployment,
     pages_dns,
     pages_home,
+    pages_organisations,
+    pages_renewal,
     pages_settings,
     pages_start,
     pages_watch,
 )
-from certwright.entry.console.web import ActionRoute, refusal_page, routes, static
+from certwright.entry.console.web import SECURITY_HEADERS, ActionRoute, page_above, refusal_page, routes, static
 from certwright.platform.services import Services
 
 __all__ = ["add_console"]
@@ -31,10 +38,17 @@ _ROOMS = (
     pages_start,
     pages_home,
     pages_certificates,
+    pages_confirm,
+    pages_confirm_revocation,
+    pages_csrs,
+    pages_organisations,
+    pages_renewal,
     pages_deployment,
     pages_watch,
     pages_dns,
     pages_authorities,
+    pages_cas,
+    pages_billing,
     pages_access,
     pages_audit,
     pages_settings,
@@ -58,6 +72,9 @@ def add_console(app: FastAPI) -> None:
         if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
             answered = before(request, error)
             return await answered if isinstance(answered, Awaitable) else answered
+        if error.status_code == 405 and request.method == "GET":
+            # The address of a POST, opened again from the address bar or a bookmark.
+            return RedirectResponse(page_above(request), status_code=303, headers=SECURITY_HEADERS)
         return refusal_page(request, services, error.status_code)
 
     app.add_exception_handler(HTTPException, refused)

@@ -63,3 +63,23 @@ def validity(
 
     tone = "bad" if now >= not_after else "warn" if soon else "ok"
     return Validity(share(now), share(renew_at) if renew_at is not None else None, tone)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of time as shares of 100 of a longer one."""
+
+    start: float
+    width: float
+    begins: datetime
+    ends: datetime
+
+
+def segment(starts: datetime, ends: datetime, begins: datetime, until: datetime) -> Segment:
+    """Where `begins` to `until` lies within `starts` to `ends`; what sticks out is cut off."""
+    whole = max((ends - starts).total_seconds(), 1.0)
+
+    def share(at: datetime) -> float:
+        return min(max((at - starts).total_seconds() / whole, 0.0), 1.0) * 100
+
+    return Segment(round(share(begins), 2), round(share(until) - share(begins), 2), begins, until)

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from certwright.kernel.problems import Invalid, InvalidFields, Problem, TooLarge
 
 MOST_BYTES = 1024 * 1024
 MOST_FIELDS = 1000
+MOST_FILE_BYTES = 11 * 1024 * 1024
+"""Of a form with a file in it: a document of 10 MiB and what is around it."""
 
 
 class Form:
     """The fields of a posted form or a query string, in order; texts are trimmed, a missing field is empty."""
 
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+    def __init__(self, pairs: list[tuple[str, str]], files: Mapping[str, tuple[str, bytes]] | None = None) -> None:
         self._pairs = pairs
+        self._files = files or {}
+
+    def file(self, name: str) -> tuple[str, bytes]:
+        """What the file is called on its owner's machine, and its content. Raises Invalid `file_missing`."""
+        found = self._files.get(name)
+        if found is None or not found[0]:
+            raise Invalid("file_missing", "No file is chosen.", field=name, fix="Choose one and send the form again.")
+        return found
 
     def text(self, name: str, default: str = "") -> str:
         return next((value.strip() for key, value in self._pairs if key == name), default)
@@ -72,6 +84,44 @@ async def read(request: Request) -> Form:
         if len(body) > MOST_BYTES:
             raise TooLarge("form_too_large", "The form holds more than 1 MiB.", fix="Send less text.")
     return parse(body.decode("latin-1") if body.isascii() else body.decode("utf-8", "replace"))
+
+
+class _Parts(MultiPartParser):
+    # Documents are confidential: they never touch a disk as they are.
+    spool_max_size = MOST_FILE_BYTES
+
+
+async def read_with_file(request: Request) -> Form:
+    """A posted form with at most one file. Raises TooLarge `form_too_large`, Invalid `form_unreadable`."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await read(request)
+    try:
+        parts = await _Parts(
+            request.headers, _at_most(request, MOST_FILE_BYTES), max_files=1, max_fields=MOST_FIELDS,
+            max_part_size=MOST_BYTES,
+        ).parse()  # fmt: skip
+    except MultiPartException as error:
+        raise Invalid("form_unreadable", "The form can't be read.", fix="Go back and send it again.") from error
+    pairs: list[tuple[str, str]] = []
+    files: dict[str, tuple[str, bytes]] = {}
+    for name, part in parts.multi_items():
+        if isinstance(part, UploadFile):
+            files[name] = (part.filename or "", await part.read())
+            await part.close()
+        else:
+            pairs.append((name, part))
+    if any("\x00" in text for pair in pairs for text in pair) or any("\x00" in file[0] for file in files.values()):
+        raise Invalid("form_unreadable", "The form holds a NUL character.", fix="Remove it and send the form again.")
+    return Form(pairs, files)
+
+
+async def _at_most(request: Request, most: int) -> AsyncGenerator[bytes, None]:
+    seen = 0
+    async for chunk in request.stream():
+        seen += len(chunk)
+        if seen > most:
+            raise TooLarge("form_too_large", "The file is larger than 10 MiB.", fix="Send a smaller one.")
+        yield chunk
 
 
 @dataclass(frozen=True, slots=True)

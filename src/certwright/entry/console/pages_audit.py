@@ -6,8 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from starlette.responses import Response
 
-from certwright.entry.console.forms import Faults
-from certwright.entry.console.pages_certificates import change_of
+from certwright.entry.console.pages_certificates import changes_of
 from certwright.entry.console.web import Call, Pages, page, with_query
 from certwright.kernel.problems import Invalid
 from certwright.rooms import access, audit
@@ -33,7 +32,7 @@ def _day(text: str, field: str, *, after: int = 0) -> datetime | None:
 async def events(call: Call) -> Response:
     values = {name: call.query.text(name) for name in _FIELDS}
     before = call.query.optional("before")
-    faults, found = Faults(), []
+    found, problem = [], None
     try:
         wanted = audit.Filter(
             action=values["action"] or None,
@@ -43,8 +42,8 @@ async def events(call: Call) -> Response:
             until=_day(values["until"], "until", after=1),
         )
         found = await access.people.audit_events(call.services, call.actor, wanted, limit=_PAGE + 1, before=before)
-    except Invalid as problem:
-        faults = Faults.of(problem)
+    except Invalid as met:
+        problem = met
     more, found = len(found) > _PAGE, found[:_PAGE]
     view = {
         "values": values,
@@ -52,11 +51,11 @@ async def events(call: Call) -> Response:
             {
                 "at": e.at, "actor_id": e.actor_id, "actor_name": e.actor_name, "action": e.action,
                 "object_type": e.object_type, "object_id": e.object_id,
-                "change": change_of(e.before, e.after, e.reason),
+                "reason": e.reason, "changes": changes_of(e.before, e.after),
             }
             for e in found
         ],
         "next_href": with_query("/audit", **values, before=found[-1].id) if more else "",
         "first_href": with_query("/audit", **values) if before else "",
     }  # fmt: skip
-    return page(call, "audit.html", view, status=422 if faults else 200, faults=faults)
+    return page(call, "audit.html", view, problem)

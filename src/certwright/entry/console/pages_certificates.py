@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, get_args
 
 from starlette.responses import Response
 
+from certwright.entry.api.base import in_utc
 from certwright.entry.console import charts, words
-from certwright.entry.console.forms import Faults, Form
+from certwright.entry.console.forms import Form
 from certwright.entry.console.pages_home import IN_USE, OPEN, alarm_line
-from certwright.entry.console.web import FORM_PROBLEMS, Call, Pages, again, page, revision_of, see, with_query
+from certwright.entry.console.web import (
+    FORM_PROBLEMS,
+    Call,
+    Pages,
+    day,
+    page,
+    revision_of,
+    see,
+    short,
+    with_query,
+)
+from certwright.entry.web_certificate import own_certificate
 from certwright.kernel.names import parse_dns_name
 from certwright.kernel.problems import Invalid, Problem, not_found
 from certwright.platform.i18n import N_, _
-from certwright.rooms import access, audit, authorities, certificates, deployment, validation, watch
-from certwright.rooms.certificates import Applicant, Application, Detail, Operation, RevocationReason, State, Summary
+from certwright.rooms import access, audit, authorities, cas, certificates, deployment, organisations, validation, watch
+from certwright.rooms.certificates import (
+    Applicant,
+    Application,
+    ApplicationView,
+    CertificateType,
+    Changes,
+    Detail,
+    Operation,
+    RevocationReason,
+    State,
+    Summary,
+    VersionView,
+)
 
 pages = Pages()
 
@@ -30,24 +56,39 @@ _SORTS = (
 _SHOWN_STATES = (
     State.PENDING_APPLICATION,
     State.PENDING_DOMAIN_VALIDATION,
+    State.PENDING_ORGANIZATION_VALIDATION,
     State.TO_BE_ISSUED,
     State.ISSUED,
     State.APPROVAL_FAILED,
     State.VERIFYING_REISSUE,
+    State.VERIFYING_DOMAIN_ADDITION,
+    State.VERIFYING_WITHDRAWAL,
     State.VERIFYING_REVOCATION,
     State.REVOKED,
     State.HOSTED,
     State.EXPIRED,
+    State.REFUND_REVIEW,
 )
 _MOVING = (
     State.PENDING_DOMAIN_VALIDATION,
+    State.PENDING_ORGANIZATION_VALIDATION,
     State.TO_BE_ISSUED,
     State.VERIFYING_REISSUE,
+    State.VERIFYING_DOMAIN_ADDITION,
     State.VERIFYING_REVOCATION,
     State.VERIFYING_WITHDRAWAL,
+    State.REVOCATION_PENDING_DOMAIN_VALIDATION,
 )
-_CHANGES = ("scm:cert:update", "scm:cert:renew", "scm:cert:withdraw", "scm:cert:revoke", "scm:cert:delete")
+_CHANGES = (
+    "scm:cert:update", "scm:cert:renew", "scm:cert:withdraw", "scm:cert:revoke", "scm:cert:delete", "scm:cert:apply",
+    "scm:cert:withdraw_privacy",
+)  # fmt: skip
 _KEY_ALGORITHMS = ("EC_P256", "EC_P384", "RSA_2048", "RSA_3072", "RSA_4096")
+# What people choose among; the plain DV type stands for both kinds of it.
+_CERTIFICATE_TYPES = ("dv", "ov", "ov_pro", "ev", "ev_pro")
+# As audit events keep them: in UTC, and fingerprints or serial numbers.
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(\+00:00|Z)")
+_HEX = re.compile(r"[0-9a-fA-F]{24,}")
 _RENAMED = {
     "applicant": "applicant_name",
     "applicant.name": "applicant_name",
@@ -96,14 +137,16 @@ def _line(summary: Summary) -> dict[str, Any]:
 async def list_page(call: Call) -> Response:
     query = call.query
     values = {name: query.text(name) for name in ("q", "state", "sort", "soon", "expires_before", "tag")}
-    faults = Faults()
+    lines: list[dict[str, Any]] = []
+    next_href, problem = "", None
     try:
         lines, next_href = await _page_of(call, values)
-    except Invalid as problem:
-        lines, next_href, faults = [], "", Faults.of(problem)
-    filtered = any(values[name] for name in ("q", "state", "soon", "expires_before", "tag")) or bool(faults)
+    except Invalid as met:
+        problem = met
+    filtered = any(values[name] for name in ("q", "state", "soon", "expires_before", "tag")) or problem is not None
     view = {
         "lines": lines,
+        "own": own_certificate(call.services.settings),
         "filtered": filtered or "after" in query,
         "values": values,
         "states": _state_options(),
@@ -111,7 +154,7 @@ async def list_page(call: Call) -> Response:
         "next_href": next_href,
         "first_href": with_query("/certificates", **values) if "after" in query else "",
     }
-    return page(call, "certificates/list.html", view, faults=faults)
+    return page(call, "certificates/list.html", view, problem)
 
 
 def _state_options() -> list[tuple[str, str]]:
@@ -170,7 +213,9 @@ def _cursor(summary: Summary, sort: str) -> str:
     """Where the page ended: value and id. It is shown to nobody and holds nothing secret."""
     match sort:
         case "expiry":
-            value = summary.not_after.isoformat() if summary.not_after else ""
+            # Only those that have an expiry are in this order.
+            assert summary.not_after is not None
+            value = summary.not_after.isoformat()
         case "updated":
             value = summary.updated_at.isoformat()
         case "state":
@@ -190,7 +235,7 @@ async def _after(call: Call, sort: str) -> tuple[Any, str] | None:
         raise wrong
     if sort in ("expiry", "updated"):
         try:
-            return (datetime.fromisoformat(value) if value else None), last_id
+            return in_utc(datetime.fromisoformat(value)), last_id
         except ValueError as error:
             raise wrong from error
     return value, last_id
@@ -219,15 +264,19 @@ async def _detail(call: Call, certificate_id: str, problem: Problem | None = Non
     view = {
         "detail_view": detail,
         "shown_name": shown_name(summary),
+        "own": summary.id == own_certificate(services.settings),
         "names": _names(summary.names or (detail.application.names if detail.application else ())),
-        "ca_name": ca_name(summary.ca),
+        "ca_name": await ca_name(call, summary.ca),
+        "awaited": await _awaited(call, detail),
+        "organisation": await _organisation(call, detail.application),
         "current": current,
         "chain": await _chain(call, current.chain) if current else [],
         "life": life,
+        "covered": _covered(detail),
         "moving": summary.state in _MOVING,
-        "may_change": any(
-            call.allowed(f"scm:cert:{what}") for what in ("update", "renew", "withdraw", "revoke", "delete")
-        ),
+        # People take days, machines seconds.
+        "pace": 20 if summary.state is State.PENDING_ORGANIZATION_VALIDATION else 2,
+        "may_change": any(call.allowed(action) for action in _CHANGES),
         "downloads": _downloads(call, detail),
         "bindings": await _bindings(call, certificate_id),
         "rollouts": await _rollouts(call, certificate_id),
@@ -235,9 +284,17 @@ async def _detail(call: Call, certificate_id: str, problem: Problem | None = Non
         "trail": await _trail(call, certificate_id),
         "refused": [(op.value, verdict) for op, verdict in detail.allowed.items() if verdict is not None],
     }
-    return page(
-        call, "certificates/detail.html", view, status=problem.status if problem else 200, faults=Faults.of(problem)
-    )
+    return page(call, "certificates/detail.html", view, problem)
+
+
+def _covered(detail: Detail) -> charts.Segment | None:
+    """Where the present version's life lies within the coverage it was bought with."""
+    cover, summary = detail.coverage, detail.summary
+    if cover is None or cover.starts_at is None or cover.ends_at is None:
+        return None
+    if summary.not_before is None or summary.not_after is None:
+        return None
+    return charts.segment(cover.starts_at, cover.ends_at, summary.not_before, summary.not_after)
 
 
 async def _chain(call: Call, subjects: tuple[str, ...]) -> list[str]:
@@ -250,8 +307,127 @@ async def _chain(call: Call, subjects: tuple[str, ...]) -> list[str]:
     return chain[::-1]
 
 
-def ca_name(ca: str) -> str:
-    return _("Built-in private CA") if ca == certificates.BUILTIN_CA else ca
+async def ca_name(call: Call, ca: str) -> str:
+    """For people: what an added CA is called here."""
+    if ca == certificates.BUILTIN_CA:
+        return _("Built-in private CA")
+    found = await _authority(call, ca)
+    return found.capabilities.name if found else ca
+
+
+async def _authority(call: Call, ca: str) -> certificates.CertificateAuthority | None:
+    directory = call.services.port(certificates.AuthorityDirectory)
+    async with call.services.db.begin() as tx:
+        found = await directory.find(tx, call.actor.account_id, ca)
+    return found[1] if found else None
+
+
+async def _organisation(call: Call, application: ApplicationView | None) -> tuple[str, str] | None:
+    """Id and legal name of the organisation an application names, for those who may see it."""
+    if application is None or application.organisation_id is None or not call.allowed("scm:organisation:get"):
+        return None
+    try:
+        found = await organisations.get_organisation(call.services, call.actor, application.organisation_id)
+    except Problem:
+        # Deleted since, or of a project they don't see.
+        return None
+    return found.id, found.facts.legal_name
+
+
+async def _awaited(call: Call, detail: Detail) -> dict[str, str] | None:
+    """What is awaited and whose turn it is, in one sentence each; None where nothing is."""
+    base, state = f"/certificates/{detail.id}", detail.summary.state
+    match state:
+        case State.PENDING_APPLICATION:
+            text = _("Nothing was applied for yet, so nothing is under way.")
+            return _turn("you", text, f"{base}/apply", _("Apply"))
+        case State.TO_BE_ISSUED:
+            return _turn("ca", _("Everything is verified; the CA makes the certificate."))
+        case State.VERIFYING_WITHDRAWAL:
+            text = _("It was asked to take the order back. If it approved it meanwhile, the certificate is issued "
+                     "all the same.")  # fmt: skip
+            return _turn("ca", text)
+        case State.VERIFYING_REVOCATION:
+            if _agrees_by_mail(detail):
+                text = _("The applicant follows the link that was mailed to them; then the CA is asked to revoke it.")
+                return _turn("you", text)
+            return _turn("ca", _("It was asked to revoke the certificate. That can't be taken back."))
+        case State.REVOCATION_PENDING_DOMAIN_VALIDATION:
+            text = _("Before it revokes, the CA wants to see that the domains are yours.")
+            return _turn("you", text, f"{base}/validation", _("What to do"))
+        case State.REFUND_REVIEW:
+            return _turn(
+                "operator", _("The unsubscription from its order is looked at; until then nothing can be done.")
+            )
+        case State.PENDING_DOMAIN_VALIDATION | State.PENDING_ORGANIZATION_VALIDATION:
+            return await _proof_awaited(call, detail, _("Everything is verified; the CA makes the certificate."))
+        case State.VERIFYING_REISSUE:
+            return await _proof_awaited(call, detail, _("It makes the new version; the present one keeps working."))
+        case State.VERIFYING_DOMAIN_ADDITION:
+            text = _("It makes a version with the added names; the present one keeps working.")
+            return await _proof_awaited(call, detail, text)
+    return None
+
+
+def _agrees_by_mail(detail: Detail) -> bool:
+    """Whether the applicant of an OV or EV certificate is asked before its current version is revoked."""
+    last = detail.application
+    if last is None or last.applicant is None or not CertificateType(last.certificate_type).names_organisation:
+        return False
+    current = next((version for version in detail.versions if version.superseded_at is None), None)
+    return current is not None and current.revocation_reason != RevocationReason.KEY_COMPROMISE
+
+
+async def _proof_awaited(call: Call, detail: Detail, over: str) -> dict[str, str]:
+    """Of an application: the domains first, then the organisation, then the CA (`over`)."""
+    base, shown = f"/certificates/{detail.id}", detail.validation
+    if shown is None and detail.allowed[Operation.VERIFY_DOMAINS] is None:
+        return _turn("ca", _("It was told of the application and says next what it wants to see."))
+    if shown is not None and not shown.all_valid:
+        todo = [domain.unicode_name for domain in shown.domains if domain.status != "valid"]
+        if all(domain.automatic for domain in shown.domains if domain.status != "valid"):
+            text = _("The DNS connection publishes the records; they are looked for until they are there.")
+            return _turn("us", text, f"{base}/validation", _("How far it is"))
+        text = _("Show that these names are yours: %(names)s.") % {"names": ", ".join(todo[:5])}
+        if len(todo) > 5:
+            text = _("Show that %(count)s names are yours.") % {"count": len(todo)}
+        return _turn("you", text, f"{base}/validation", _("What to do"))
+    if detail.application is not None and detail.application.organisation_id and call.allowed("scm:vetting:list"):
+        found = await organisations.list_vettings(
+            call.services, call.actor, subject_id=detail.application.id, limit=1
+        )  # fmt: skip
+        if found and found[0].turn is not organisations.Turn.NOBODY:
+            mine = found[0].turn is organisations.Turn.APPLICANT
+            text = vetting_sentence(found[0])
+            href = f"/verifications/{found[0].id}"
+            return _turn("you" if mine else "desk", text, href, _("What to do") if mine else _("How far it is"))
+    if detail.summary.state is State.PENDING_ORGANIZATION_VALIDATION:
+        return _turn("desk", _("The organization is being verified. That takes three to ten working days."))
+    return _turn("ca", over)
+
+
+def vetting_sentence(vetting: organisations.Vetting) -> str:
+    """What the verification of an organisation waits for."""
+    match vetting.state:
+        case organisations.State.AWAITING_CHOICE:
+            return _("Choose how %(name)s is verified.") % {"name": vetting.legal_name or _("the organization")}
+        case organisations.State.AWAITING_DOCUMENTS:
+            return _("Documents were asked for.")
+        case organisations.State.QUEUED:
+            return _("A specialist takes the case from the queue.")
+        case organisations.State.IN_REVIEW:
+            return _("A specialist is at work on it.")
+        case organisations.State.AWAITING_SECOND:
+            return _("One specialist approved; a second one decides.")
+        case organisations.State.VERIFIED:
+            return _("The organization is verified.")
+        case organisations.State.REFUSED:
+            return _("The organization was not verified.")
+    return _("The application was withdrawn.")
+
+
+def _turn(whose: str, text: str, href: str = "", label: str = "") -> dict[str, str]:
+    return {"whose": whose, "text": text, "href": href, "label": label}
 
 
 def _downloads(call: Call, detail: Detail) -> list[dict[str, Any]]:
@@ -281,7 +457,10 @@ async def _rollouts(call: Call, certificate_id: str) -> list[dict[str, Any]]:
     if not call.allowed("scm:rollout:list"):
         return []
     found = await deployment.list_rollouts(call.services, call.actor, certificate_id=certificate_id, limit=10)
-    return [{"id": r.id, "state": r.state, "target": r.target, "started_at": r.created_at} for r in found]
+    return [
+        {"id": r.id, "state": "refused" if r.refused else r.state, "target": r.target, "started_at": r.created_at}
+        for r in found
+    ]
 
 
 async def _trail(call: Call, object_id: str) -> list[dict[str, Any]]:
@@ -291,33 +470,48 @@ async def _trail(call: Call, object_id: str) -> list[dict[str, Any]]:
     async with call.services.db.begin() as tx:
         events = await audit.list_events(tx, where, audit.Filter(object_id=object_id), limit=10, before_id=None)
     return [
-        {"action": e.action, "actor_name": e.actor_name, "at": e.at, "change": change_of(e.before, e.after, e.reason)}
+        {
+            "action": e.action,
+            "actor_name": e.actor_name,
+            "at": e.at,
+            "reason": e.reason,
+            "changes": changes_of(e.before, e.after),
+        }
         for e in events
     ]
 
 
-def change_of(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, reason: str) -> str:
-    """`state: issued → revoked; reason`: what an audit event changed, in one line."""
-    parts = []
+_MOST_CHANGES = 8
+
+
+def changes_of(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """What an audit event changed, as (field, old, new); old or new is empty where there was none."""
+    changes = []
     for key in dict.fromkeys([*(before or {}), *(after or {})]):
-        old, new = (before or {}).get(key), (after or {}).get(key)
-        if old is not None and new is not None and old != new:
-            parts.append(f"{key}: {_short(old)} → {_short(new)}")
-        elif new is not None:
-            parts.append(f"{key}: {_short(new)}")
-        elif old is not None:
-            parts.append(f"{key}: {_short(old)} →")
-    return "; ".join([*parts[:6], *([reason] if reason else [])])
+        old, new = _short((before or {}).get(key)), _short((after or {}).get(key))
+        if old or new:
+            changes.append((key.replace("_", " "), "" if old == new else old, new))
+    return changes[:_MOST_CHANGES]
 
 
 def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        text = ", ".join(f"{key} {part}" for key, part in value.items())
-    elif isinstance(value, list):
-        text = ", ".join(str(part) for part in value)
-    else:
-        text = str(value)
-    return text if len(text) <= 40 else text[:37] + "…"
+    """For a line of a list: times to the minute, long hexadecimals by their beginning, other texts by theirs."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return _("yes") if value else _("no")
+        case Mapping():
+            text = ", ".join(f"{key} {_short(part)}" for key, part in value.items() if part is not None)
+        case list() | tuple():
+            text = ", ".join(_short(part) for part in value)
+        case _:
+            text = str(value)
+    if _TIME.fullmatch(text):
+        return f"{text[:10]} {text[11:16]} UTC"
+    if _HEX.fullmatch(text):
+        return text[:16] + "…"
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 # --- applying -------------------------------------------------------------------------------------------------------
@@ -336,13 +530,39 @@ def _application(form: Form) -> Application:
         validation_method=form.text("validation_method", "dns"),
         key_algorithm=form.text("key_algorithm", "EC_P256"),
         csr=csr if own else None,
+        certificate_type=form.optional("certificate_type"),
+        organisation_id=_organisation_of(form),
         applicant=Applicant(form.text("applicant_name"), form.text("applicant_email"), form.text("applicant_phone")),
         consent=form.checked("consent"),
         consent_version=certificates.CURRENT_PRIVACY_STATEMENT if form.checked("consent") else "",
     )
 
 
-async def _apply_view(call: Call, values: Mapping[str, str], action: str, *, new: bool) -> dict[str, Any]:
+def _organisation_of(form: Form) -> str | None:
+    """What stays chosen in a field that isn't shown doesn't count."""
+    wanted = form.text("certificate_type", "dv")
+    return None if wanted in ("", "dv", "dv_basic") else form.optional("organisation_id")
+
+
+async def _organisation_options(call: Call) -> list[tuple[str, str]]:
+    if not (call.allowed("scm:organisation:list") and call.allowed("scm:organisation:use")):
+        return []
+    found = await organisations.list_organisations(call.services, call.actor, limit=100)
+    return [(one.id, f"{one.facts.legal_name} ({one.facts.city}, {one.facts.country})") for one in found]
+
+
+async def _ca_options(call: Call) -> list[tuple[str, str]]:
+    """The CAs that can be ordered from, the built-in one first."""
+    options = [(certificates.BUILTIN_CA, await ca_name(call, certificates.BUILTIN_CA))]
+    if call.allowed("scm:ca:list") and call.allowed("scm:ca:use"):
+        options += [(ca.id, ca.name) for ca in await cas.list_cas(call.services, call.actor, limit=100)]
+    return options
+
+
+async def _apply_view(
+    call: Call, values: Mapping[str, str], action: str, *, new: bool, detail: Detail | None = None
+) -> dict[str, Any]:
+    """`detail` is the certificate applied for, where there is one: its CA and what was bought are settled."""
     projects = []
     if new and call.allowed("iam:project:list"):
         found = await access.people.list_projects(call.services, call.actor, limit=100)
@@ -357,9 +577,22 @@ async def _apply_view(call: Call, values: Mapping[str, str], action: str, *, new
         "new": new,
         "projects": projects,
         "connections": zones,
-        "key_algorithms": [(code, words.plain(words.KEY_ALGORITHMS, code)) for code in _KEY_ALGORITHMS],
+        "key_algorithms": _algorithms(),
         "consent_version": certificates.CURRENT_PRIVACY_STATEMENT,
+        "types": [
+            (code, words.word(words.APPLICATION_TYPES, code), words.detail(words.APPLICATION_TYPES, code))
+            for code in _CERTIFICATE_TYPES
+        ],
+        "organisations": await _organisation_options(call),
+        "cas": await _ca_options(call) if new else [],
+        "ca_name": await ca_name(call, detail.summary.ca) if detail else "",
+        "bought": detail.coverage if detail else None,
+        "may_draft": detail is None or detail.allowed[Operation.SAVE_DRAFT] is None,
     }
+
+
+def _algorithms() -> list[tuple[str, str]]:
+    return [(code, words.plain(words.KEY_ALGORITHMS, code)) for code in _KEY_ALGORITHMS]
 
 
 @pages.get("/certificates/new", action="scm:cert:apply")
@@ -367,6 +600,9 @@ async def new_page(call: Call) -> Response:
     me = await access.people.me(call.services, call.actor)
     values = {
         "names": call.query.text("names"),
+        "ca": call.query.text("ca"),
+        "certificate_type": call.query.text("type", "dv"),
+        "organisation_id": call.query.text("organisation"),
         "applicant_name": me.user.name if me.user else "",
         "applicant_email": me.user.email if me.user else "",
     }
@@ -382,6 +618,7 @@ async def create(call: Call) -> Response:
 @pages.get("/certificates/{id}/apply", action="scm:cert:apply")
 async def apply_page(call: Call) -> Response:
     certificate_id = call.param("id")
+    detail = await certificates.get_certificate(call.services, call.actor, certificate_id)
     draft = await certificates.read_draft(call.services, call.actor, certificate_id)
     applicant = draft.get("applicant") or {}
     values = {
@@ -393,8 +630,11 @@ async def apply_page(call: Call) -> Response:
         "applicant_name": applicant.get("name", ""),
         "applicant_email": applicant.get("email", ""),
         "applicant_phone": applicant.get("phone", ""),
+        "certificate_type": draft["certificate_type"]
+        or (detail.coverage.certificate_type if detail.coverage else "dv"),
+        "organisation_id": draft["organisation_id"] or "",
     }
-    view = await _apply_view(call, values, f"/certificates/{certificate_id}/apply", new=False)
+    view = await _apply_view(call, values, f"/certificates/{certificate_id}/apply", new=False, detail=detail)
     return page(call, "certificates/apply.html", view)
 
 
@@ -404,36 +644,67 @@ async def apply(call: Call) -> Response:
 
 
 async def _applied(call: Call, certificate_id: str | None) -> Response:
-    """One form, three buttons: review it, change it, submit it."""
+    """One form, four buttons: review it, change it, keep it for later, submit it."""
     form, services, actor = call.form, call.services, call.actor
     address = f"/certificates/{certificate_id}/apply" if certificate_id else "/certificates/new"
-    step = form.text("step")
+    step, new = form.text("step"), certificate_id is None
+    before = None if certificate_id is None else await certificates.get_certificate(services, actor, certificate_id)
     try:
         if step == "edit":
-            view = await _apply_view(call, form.values(), address, new=certificate_id is None)
-            return page(call, "certificates/apply.html", view)
+            return page(
+                call, "certificates/apply.html",
+                await _apply_view(call, form.values(), address, new=new, detail=before),
+            )  # fmt: skip
         application = _application(form)
-        public = services.port(certificates.AuthorityDirectory).by_id[certificates.BUILTIN_CA].capabilities.public
-        judged = certificates.judge_application(application, public_ca=public)
+        if step == "draft":
+            return await _kept(call, application, certificate_id)
         if step != "submit":
-            return _review(call, judged, address)
+            return await _review(call, application, before, address)
         if certificate_id is None:
             detail = await certificates.create_certificate(
                 services, actor, application=application, name=form.optional("name"),
-                project_id=form.optional("project_id"),
+                project_id=form.optional("project_id"), ca=form.text("ca") or certificates.BUILTIN_CA,
             )  # fmt: skip
         else:
             detail = await certificates.apply(services, actor, certificate_id, application)
     except FORM_PROBLEMS as problem:
-        view = await _apply_view(call, form.values(), address, new=certificate_id is None)
-        return page(call, "certificates/apply.html", view, status=problem.status, faults=Faults.of(problem, _RENAMED))
+        view = await _apply_view(call, form.values(), address, new=new, detail=before)
+        return page(call, "certificates/apply.html", view, problem, renamed=_RENAMED)
     return see(f"/certificates/{detail.id}/validation", said="applied", call=call)
 
 
-def _review(call: Call, judged: Any, address: str) -> Response:
+async def _kept(call: Call, application: Application, certificate_id: str | None) -> Response:
+    """For later, as it is; a new one becomes a certificate that wasn't applied for yet."""
+    form = call.form
+    if certificate_id is None:
+        made = await certificates.create_certificate(
+            call.services, call.actor, name=form.optional("name"), project_id=form.optional("project_id"),
+            ca=form.text("ca") or certificates.BUILTIN_CA,
+        )  # fmt: skip
+        certificate_id = made.id
+    await certificates.save_draft(call.services, call.actor, certificate_id, application)
+    return see(f"/certificates/{certificate_id}", said="draft_saved", call=call)
+
+
+async def _review(call: Call, application: Application, before: Detail | None, address: str) -> Response:
+    """Everything once more, judged by what the CA takes. Raises InvalidFields, Invalid `ca_unknown`."""
+    ca = before.summary.ca if before else call.form.text("ca") or certificates.BUILTIN_CA
+    chosen = await _authority(call, ca)
+    if chosen is None:
+        raise Invalid("ca_unknown", f"There is no CA {ca[:60]!r}.", field="ca", fix="Choose one of the list.")
+    can, bought = chosen.capabilities, before.coverage if before else None
+    if bought is not None:
+        application = replace(
+            application, certificate_type=application.certificate_type or bought.certificate_type,
+            domain_type=bought.domain_type,
+        )  # fmt: skip
+    judged = certificates.judge_application(application, public_ca=can.public, types=can.types, methods=can.methods)
     values = {key: value for key, value in call.form.values().items() if key != "step"}
     values.setdefault("validation_method", "dns")
     kinds = {"single": _("Single domain"), "multi": _("Several domains"), "wildcard": _("Wildcard")}
+    named = None
+    if judged.organisation_id is not None:
+        named = await organisations.get_organisation(call.services, call.actor, judged.organisation_id)
     view = {
         "values": values,
         "action": address,
@@ -442,7 +713,9 @@ def _review(call: Call, judged: Any, address: str) -> Response:
             for ascii_name, shown in zip(judged.names, judged.unicode_names, strict=True)
         ],
         "kind": kinds.get(str(judged.domain_type), str(judged.domain_type)),
-        "ca_name": ca_name(certificates.BUILTIN_CA),
+        "certificate_type": judged.certificate_type,
+        "organisation": named.facts.legal_name if named else "",
+        "ca_name": await ca_name(call, ca),
         "consent_version": certificates.CURRENT_PRIVACY_STATEMENT,
     }
     return page(call, "certificates/review.html", view)
@@ -464,7 +737,13 @@ async def _validation(call: Call, certificate_id: str, problem: Problem | None =
         "shown_name": shown_name(detail.summary),
         "domains": [
             {
-                "unicode": unicode_name(domain.name),
+                "ascii": domain.name,
+                "unicode": domain.unicode_name,
+                "shares": _sharing(domains, domain),
+                "challenge_id": domain.challenge_id,
+                "instead": domain.instead,
+                "mailing": domain.mailing,
+                "ends": date.fromisoformat(domain.ends) if domain.ends else None,
                 "status": str(domain.status),
                 "automatic": domain.automatic,
                 "record": domain.record,
@@ -477,15 +756,30 @@ async def _validation(call: Call, certificate_id: str, problem: Problem | None =
             }
             for domain in domains
         ],
-        "under_way": detail.summary.state
-        in (State.PENDING_DOMAIN_VALIDATION, State.TO_BE_ISSUED, State.VERIFYING_REISSUE),
+        "under_way": detail.summary.state in _MOVING,
+        "asking": detail.validation is None and detail.allowed[Operation.VERIFY_DOMAINS] is None,
         "waiting": detail.validation is not None and not detail.validation.all_valid,
+        "awaited": await _awaited(call, detail),
         "issued": detail.summary.state is State.ISSUED,
         "can_check": detail.allowed[Operation.VERIFY_DOMAINS] is None and call.allowed("scm:validation:check"),
         "can_withdraw": detail.allowed[Operation.WITHDRAW] is None and call.allowed("scm:cert:withdraw"),
     }
-    status = problem.status if problem else 200
-    return page(call, "certificates/validation.html", view, status=status, faults=Faults.of(problem))
+    return page(call, "certificates/validation.html", view, problem)
+
+
+def _sharing(domains: Sequence[validation.DomainState], own: validation.DomainState) -> list[str]:
+    """The other names that the record of this one counts for."""
+    return [d.unicode_name for d in domains if d is not own and d.record is not None and d.record == own.record]
+
+
+@pages.post("/certificates/{id}/validation/{challenge_id}/mail", action="scm:validation:check")
+async def resend_mail(call: Call) -> Response:
+    certificate_id = call.param("id")
+    try:
+        await validation.resend(call.services, call.actor, call.param("challenge_id"))
+    except FORM_PROBLEMS as problem:
+        return await _validation(call, certificate_id, problem)
+    return see(f"/certificates/{certificate_id}/validation", said="mailed", call=call)
 
 
 @pages.post("/certificates/{id}/validation", action="scm:validation:check")
@@ -503,24 +797,169 @@ async def check_domains(call: Call) -> Response:
 # --- operations -----------------------------------------------------------------------------------------------------
 
 
-@pages.post("/certificates/{id}/withdraw", action="scm:cert:withdraw")
+@pages.post("/certificates/{id}/withdraw", action="scm:cert:withdraw", ask="withdraw")
 async def withdraw(call: Call) -> Response:
     certificate_id = call.param("id")
     try:
-        await certificates.withdraw(call.services, call.actor, certificate_id)
+        left = await certificates.withdraw(call.services, call.actor, certificate_id)
     except FORM_PROBLEMS as problem:
         return await _detail(call, certificate_id, problem)
-    return see(f"/certificates/{certificate_id}", said="withdrawn", call=call)
+    said = "withdrawing" if left.summary.state is State.VERIFYING_WITHDRAWAL else "withdrawn"
+    return see(f"/certificates/{certificate_id}", said=said, call=call)
+
+
+@pages.get("/certificates/{id}/reissue", action="scm:cert:renew")
+async def reissue_page(call: Call) -> Response:
+    detail = await certificates.get_certificate(call.services, call.actor, call.param("id"))
+    return page(call, "certificates/reissue.html", await _changes_view(call, detail, _present(detail)))
 
 
 @pages.post("/certificates/{id}/reissue", action="scm:cert:renew")
 async def reissue(call: Call) -> Response:
+    detail = await certificates.get_certificate(call.services, call.actor, call.param("id"))
+    try:
+        wanted = _changes(call.form, detail)
+        await certificates.reissue(call.services, call.actor, detail.id, wanted)
+    except FORM_PROBLEMS as problem:
+        view = await _changes_view(call, detail, call.form.values())
+        return page(call, "certificates/reissue.html", view, problem, renamed=_RENAMED)
+    return see(f"/certificates/{detail.id}", said="reissuing", call=call)
+
+
+@pages.get("/certificates/{id}/add", action="scm:cert:renew")
+async def add_page(call: Call) -> Response:
+    detail = await certificates.get_certificate(call.services, call.actor, call.param("id"))
+    values = _present(detail) | {"names": ""}
+    return page(call, "certificates/add.html", await _changes_view(call, detail, values))
+
+
+@pages.post("/certificates/{id}/add", action="scm:cert:renew")
+async def add_domains(call: Call) -> Response:
+    detail, form = await certificates.get_certificate(call.services, call.actor, call.param("id")), call.form
+    try:
+        wanted = replace(_changes(form, detail), names=None)
+        await certificates.add_domains(call.services, call.actor, detail.id, form.lines("names"), wanted)
+    except FORM_PROBLEMS as problem:
+        view = await _changes_view(call, detail, form.values())
+        return page(call, "certificates/add.html", view, problem, renamed=_RENAMED)
+    return see(f"/certificates/{detail.id}", said="adding", call=call)
+
+
+def _present(detail: Detail) -> dict[str, str]:
+    """What the last application asked for, to be changed."""
+    last = detail.application
+    if last is None:
+        return {"names": "\n".join(unicode_name(name) for name in detail.summary.names)}
+    applicant = last.applicant or {}
+    return {
+        "names": "\n".join(last.unicode_names),
+        "validation_method": last.validation_method,
+        "key_source": "csr" if last.key_source == "uploaded_csr" else "system",
+        "key_algorithm": _code_of(last.key_algorithm),
+        "organisation_id": last.organisation_id or "",
+        "applicant_name": applicant.get("name", ""),
+        "applicant_email": applicant.get("email", ""),
+        "applicant_phone": applicant.get("phone", ""),
+    }
+
+
+def _code_of(algorithm: str) -> str:
+    """Of CSRs the algorithm is kept as people read it."""
+    known = {label: code for code, label in words.KEY_ALGORITHMS.items()}
+    return known.get(algorithm, algorithm)
+
+
+async def _changes_view(call: Call, detail: Detail, values: Mapping[str, str]) -> dict[str, Any]:
+    last, coverage = detail.application, detail.coverage
+    used = len(detail.summary.names)
+    quota = coverage.names + coverage.wildcards if coverage else certificates.MOST_NAMES
+    return {
+        "cert": detail.summary,
+        "shown_name": shown_name(detail.summary),
+        "names_now": _names(detail.summary.names),
+        "values": values,
+        "algorithms": _algorithms(),
+        "names_organisation": last is not None and CertificateType(last.certificate_type).names_organisation,
+        "organisations": await _organisation_options(call),
+        "pinned": last is not None and last.key_pinned,
+        "with_csr": last is not None and last.key_source == "uploaded_csr",
+        "used": used,
+        "quota": quota,
+        "left": max(0, quota - used),
+        "bought": coverage,
+    }
+
+
+def _changes(form: Form, detail: Detail) -> Changes:
+    """What differs from the last application; what is as it was stays out, so that evidence and key rules hold."""
+    before, own = _present(detail), form.text("key_source") == "csr"
+    csr = form.optional("csr") if own else None
+    if own and csr is None:
+        raise Invalid(
+            "csr_missing", "The CSR is missing.", field="csr", fix="Paste it, or let Certwright make the key."
+        )
+
+    def new(name: str) -> str | None:
+        text = form.text(name)
+        return text if text and text != before.get(name, "") else None
+
+    typed = {name: form.text(f"applicant_{name}") for name in ("name", "email", "phone")}
+    known = {name: before.get(f"applicant_{name}", "") for name in typed}
+    names = form.lines("names")
+    return Changes(
+        names=names if names and list(names) != before["names"].splitlines() else None,
+        csr=csr,
+        key_algorithm=None if own else new("key_algorithm"),
+        validation_method=new("validation_method"),
+        applicant=Applicant(**typed) if typed != known and any(typed.values()) else None,
+        organisation_id=new("organisation_id"),
+    )
+
+
+@pages.post("/certificates/{id}/again", action="scm:cert:apply")
+async def apply_again(call: Call) -> Response:
     certificate_id = call.param("id")
     try:
-        await certificates.reissue(call.services, call.actor, certificate_id)
+        await certificates.apply_again(call.services, call.actor, certificate_id)
     except FORM_PROBLEMS as problem:
         return await _detail(call, certificate_id, problem)
-    return see(f"/certificates/{certificate_id}", said="reissuing", call=call)
+    return see(f"/certificates/{certificate_id}/apply", said="again", call=call)
+
+
+@pages.get("/certificates/{id}/privacy", action="scm:cert:withdraw_privacy")
+async def privacy_page(call: Call) -> Response:
+    return page(call, "confirm.html", await _privacy_view(call))
+
+
+async def _privacy_view(call: Call) -> dict[str, Any]:
+    detail = await certificates.get_certificate(call.services, call.actor, call.param("id"))
+    back = f"/certificates/{detail.id}"
+    lines = [_("Erased for good: the name, e-mail address and phone number of everybody who applied for it.")]
+    if detail.application is not None and CertificateType(detail.application.certificate_type).names_organisation:
+        lines.append(
+            _("Erased as well: the organization's details kept with its applications, the documents that were sent, "
+              "what specialists noted, and the letters. The verification is used for no other certificate.")
+        )  # fmt: skip
+    lines.append(_("The issued certificate stays as it is, and so does the organization in your list."))
+    return {
+        "section": "certificates",
+        "title": _("Withdraw privacy authorization for %(name)s?") % {"name": shown_name(detail.summary)},
+        "crumbs": [(_("Certificates"), "/certificates"), (shown_name(detail.summary), back)],
+        "action": f"{back}/privacy",
+        "back": back,
+        "warning": _("This can't be undone"),
+        "lines": lines,
+        "button": _("Erase the personal data"),
+    }
+
+
+@pages.post("/certificates/{id}/privacy", action="scm:cert:withdraw_privacy")
+async def withdraw_privacy(call: Call) -> Response:
+    try:
+        await certificates.withdraw_privacy(call.services, call.actor, call.param("id"))
+    except FORM_PROBLEMS as problem:
+        return page(call, "confirm.html", await _privacy_view(call), problem)
+    return see(f"/certificates/{call.param('id')}", said="erased", call=call)
 
 
 @pages.post("/certificates/{id}/renewal", action="scm:cert:update")
@@ -572,7 +1011,7 @@ async def edit(call: Call) -> Response:
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
         detail = await certificates.get_certificate(call.services, call.actor, certificate_id)
-        return again(call, "certificates/edit.html", await _edit_view(call, detail.summary, form.values()), problem)
+        return page(call, "certificates/edit.html", await _edit_view(call, detail.summary, form.values()), problem)
     return see(f"/certificates/{certificate_id}", said="saved", call=call)
 
 
@@ -585,16 +1024,47 @@ async def _revoke_view(call: Call) -> dict[str, Any]:
     certificate_id = call.param("id")
     detail = await certificates.get_certificate(call.services, call.actor, certificate_id)
     bound = await _bindings(call, certificate_id)
+    chosen = await _authority(call, detail.summary.ca)
+    taken = chosen.capabilities.revocation_reasons if chosen else tuple(RevocationReason)
+    versions = _revocable(detail, call.now)
     return {
         "cert": detail.summary,
         "shown_name": shown_name(detail.summary),
         "bound": [f"{b['site']} ({b['target']})" for b in bound],
+        "bought": detail.coverage,
+        "by_mail": _agrees_by_mail(detail),
         "reasons": [
-            (reason.value, words.word(words.REASONS, reason), words.detail(words.REASONS, reason))
-            for reason in RevocationReason
+            (reason.value, words.word(words.REASONS, reason), words.detail(words.REASONS, reason)) for reason in taken
         ],
+        "versions": [
+            (version.id, _("Version %(number)s") % {"number": version.number}, _version_words(version))
+            for version in versions
+        ],
+        "ca_name": await ca_name(call, detail.summary.ca),
+        "refused": None if versions else detail.allowed[Operation.REVOKE],
         "values": call.form.values(),
     }
+
+
+def _revocable(detail: Detail, now: datetime) -> list[VersionView]:
+    """The versions whose revocation can be asked for, the current one first."""
+    current_too = detail.allowed[Operation.REVOKE] is None
+    earlier_too = detail.allowed[Operation.REVOKE_EARLIER] is None
+    found = [
+        version
+        for version in detail.versions
+        if version.revoke_asked_at is None
+        and version.not_after > now
+        and (current_too if version.superseded_at is None else earlier_too)
+    ]
+    return sorted(found, key=lambda version: -version.number)
+
+
+def _version_words(version: VersionView) -> str:
+    until = {"day": day(version.not_after), "fingerprint": short(version.sha256)}
+    if version.superseded_at is None:
+        return _("The current one, valid until %(day)s · %(fingerprint)s…") % until
+    return _("Superseded, but valid until %(day)s for whoever has its key · %(fingerprint)s…") % until
 
 
 @pages.post("/certificates/{id}/revoke", action="scm:cert:revoke")
@@ -603,9 +1073,12 @@ async def revoke(call: Call) -> Response:
     try:
         if text not in set(RevocationReason):
             raise Invalid("revocation_reason_unknown", "Choose why.", field="reason", fix="Pick one of the reasons.")
-        await certificates.revoke(call.services, call.actor, certificate_id, RevocationReason(text))
+        await certificates.revoke(
+            call.services, call.actor, certificate_id, RevocationReason(text),
+            version_id=call.form.optional("version_id"),
+        )  # fmt: skip
     except FORM_PROBLEMS as problem:
-        return again(call, "certificates/revoke.html", await _revoke_view(call), problem)
+        return page(call, "certificates/revoke.html", await _revoke_view(call), problem)
     return see(f"/certificates/{certificate_id}", said="revoking", call=call)
 
 
@@ -639,7 +1112,7 @@ async def delete(call: Call) -> Response:
     try:
         await certificates.delete_certificate(call.services, call.actor, call.param("id"))
     except FORM_PROBLEMS as problem:
-        return again(call, "confirm.html", await _delete_view(call), problem)
+        return page(call, "confirm.html", await _delete_view(call), problem)
     return see("/certificates", said="deleted", call=call)
 
 

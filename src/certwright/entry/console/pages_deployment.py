@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from starlette.responses import Response
 
-from certwright.entry.console.forms import Faults, Form
+from certwright.entry.console.forms import Form
 from certwright.entry.console.pages_certificates import shown_name
-from certwright.entry.console.web import FORM_PROBLEMS, Call, Pages, again, page, revision_of, see, with_query
+from certwright.entry.console.web import FORM_PROBLEMS, PAGE, Call, Pages, page, paged, revision_of, see
 from certwright.kernel.problems import Forbidden, Invalid, NotFound, Problem, Unavailable
 from certwright.platform.i18n import N_, _
 from certwright.rooms import certificates, deployment
@@ -18,7 +19,6 @@ from certwright.rooms.deployment import RolloutState, RolloutView, SiteView, Ste
 
 pages = Pages()
 
-_PAGE = 20
 _MOST_TARGETS = 50
 _ORDER = (Step.PLAN, Step.STAGE, Step.TEST, Step.ACTIVATE, Step.VERIFY, Step.KEEP)
 _FINISHED = (RolloutState.DEPLOYED, RolloutState.UNDONE, RolloutState.FAILED)
@@ -32,12 +32,9 @@ _MET = (*FORM_PROBLEMS, Unavailable)
 
 @pages.get("/targets", action="scm:target:list")
 async def targets(call: Call) -> Response:
-    found = await deployment.list_targets(
-        call.services, call.actor, after=call.query.optional("after"), limit=_PAGE + 1
-    )
-    more, found = len(found) > _PAGE, found[:_PAGE]
-    view = {"lines": found, "next_href": with_query("/targets", after=found[-1].id) if more else ""}
-    return page(call, "deployment/targets.html", view)
+    found = await deployment.list_targets(call.services, call.actor, after=call.query.optional("after"), limit=PAGE + 1)
+    lines, next_href = paged(found, "/targets")
+    return page(call, "deployment/targets.html", {"lines": lines, "next_href": next_href})
 
 
 def _new_view(values: Mapping[str, str]) -> dict[str, Any]:
@@ -77,13 +74,16 @@ async def create_target(call: Call) -> Response:
             region=form.text("region"),
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
-        return again(call, "deployment/target_new.html", _new_view(form.values()), problem, _RENAMED)
-    if call.allowed("scm:target:discover"):
-        try:
-            await deployment.discover(call.services, call.actor, target.id)
-        except _MET as problem:
-            return await _target(call, target.id, problem)
+        return page(call, "deployment/target_new.html", _new_view(form.values()), problem, renamed=_RENAMED)
+    await _look_for_sites(call, target.id)
     return see(f"/targets/{target.id}", said="created", call=call)
+
+
+async def _look_for_sites(call: Call, target_id: str) -> None:
+    """After the settings changed, if the caller may. What goes wrong is kept as the target's health, for its page."""
+    if call.allowed("scm:target:discover"):
+        with suppress(*_MET, Forbidden, NotFound):
+            await deployment.discover(call.services, call.actor, target_id)
 
 
 @pages.get("/targets/{id}", action="scm:target:get")
@@ -95,9 +95,13 @@ async def _target(call: Call, target_id: str, problem: Problem | None = None) ->
     services, actor = call.services, call.actor
     found = await deployment.get_target(services, actor, target_id)
     sites = await deployment.list_sites(services, actor, target_id)
-    rollouts: Sequence[RolloutView] = ()
+    rollouts: Sequence[Mapping[str, Any]] = ()
     if call.allowed("scm:rollout:list"):
-        rollouts = await deployment.list_rollouts(services, actor, target_id=target_id, limit=10)
+        found_rollouts = await deployment.list_rollouts(services, actor, target_id=target_id, limit=10)
+        rollouts = [
+            {"id": r.id, "state": shown_state(r), "requested_by": r.requested_by, "created_at": r.created_at}
+            for r in found_rollouts
+        ]
     names = await _certificate_names(call, [b.certificate_id for site in sites for b in site.bindings])
     view = {
         "target": found,
@@ -121,8 +125,7 @@ async def _target(call: Call, target_id: str, problem: Problem | None = None) ->
         ],
         "rollouts": rollouts,
     }  # fmt: skip
-    status = problem.status if problem else 200
-    return page(call, "deployment/target.html", view, status=status, faults=Faults.of(problem))
+    return page(call, "deployment/target.html", view, problem)
 
 
 async def _certificate_names(call: Call, certificate_ids: Sequence[str]) -> dict[str, str]:
@@ -147,7 +150,8 @@ async def discover(call: Call) -> Response:
 
 def _edit_view(target_id: str, values: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "values": values, "title": _("Edit the target"), "action": f"/targets/{target_id}/edit", "button": _("Save")
+        "values": values, "title": _("Edit the target"), "action": f"/targets/{target_id}/edit",
+        "button": _("Save and look for sites"),
     }  # fmt: skip
 
 
@@ -170,7 +174,8 @@ async def edit(call: Call) -> Response:
             region=form.text("region"), config=_config(form),
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
-        return again(call, "deployment/target_new.html", _edit_view(target_id, form.values()), problem, _RENAMED)
+        return page(call, "deployment/target_new.html", _edit_view(target_id, form.values()), problem, renamed=_RENAMED)
+    await _look_for_sites(call, target_id)
     return see(f"/targets/{target_id}", said="saved", call=call)
 
 
@@ -199,11 +204,11 @@ async def delete(call: Call) -> Response:
     try:
         await deployment.delete_target(call.services, call.actor, call.param("id"))
     except FORM_PROBLEMS as problem:
-        return again(call, "confirm.html", await _delete_view(call), problem)
+        return page(call, "confirm.html", await _delete_view(call), problem)
     return see("/targets", said="removed", call=call)
 
 
-@pages.post("/bindings/{id}/unbind", action="scm:target:update")
+@pages.post("/bindings/{id}/unbind", action="scm:target:update", ask="unbind")
 async def unbind(call: Call) -> Response:
     target_id = call.form.text("target")
     try:
@@ -235,8 +240,7 @@ async def _choose(call: Call, chosen: Sequence[str], problem: Problem | None = N
     view = {
         "cert": detail.summary, "shown_name": shown_name(detail.summary), "targets": shown, "chosen": set(chosen)
     }  # fmt: skip
-    status = problem.status if problem else 200
-    return page(call, "deployment/deploy.html", view, status=status, faults=Faults.of(problem))
+    return page(call, "deployment/deploy.html", view, problem)
 
 
 def _choice(site: SiteView, certificate_id: str) -> dict[str, Any]:
@@ -291,9 +295,7 @@ async def _preview(call: Call, chosen: Sequence[str], problem: Problem | None = 
         "cert": detail.summary, "shown_name": shown_name(detail.summary), "plans": shown, "taken": taken,
         "chosen": chosen, "values": call.form.values(),
     }  # fmt: skip
-    status = problem.status if problem else 200
-    faults = Faults.of(problem, {"site_ids": "replace"})
-    return page(call, "deployment/preview.html", view, status=status, faults=faults)
+    return page(call, "deployment/preview.html", view, problem, renamed={"site_ids": "replace"})
 
 
 # --- rollouts -------------------------------------------------------------------------------------------------------
@@ -306,9 +308,16 @@ async def rollout(call: Call) -> Response:
 
 async def _rollout(call: Call, problem: Problem | None = None) -> Response:
     found = await deployment.get_rollout(call.services, call.actor, call.param("id"))
-    view = {"rollout": found, "finished": found.state in _FINISHED, "lines": step_lines(found)}
-    status = problem.status if problem else 200
-    return page(call, "deployment/rollout.html", view, status=status, faults=Faults.of(problem))
+    view = {
+        "rollout": found, "state_code": shown_state(found), "finished": found.state in _FINISHED,
+        "lines": step_lines(found),
+    }  # fmt: skip
+    return page(call, "deployment/rollout.html", view, problem)
+
+
+def shown_state(rollout: RolloutView) -> str:
+    """A code of words.ROLLOUT_STATES: `undone` is only for what had been begun."""
+    return "refused" if rollout.refused else rollout.state.value
 
 
 _SAID = {"done": N_("done"), "failed": N_("failed"), "running": N_("in progress"), "waiting": N_("still to come")}
@@ -342,7 +351,7 @@ def step_lines(rollout: RolloutView) -> list[dict[str, Any]]:
     return lines
 
 
-@pages.post("/rollouts/{id}/undo", action="scm:rollout:undo")
+@pages.post("/rollouts/{id}/undo", action="scm:rollout:undo", ask="undo_rollout")
 async def undo(call: Call) -> Response:
     try:
         started = await deployment.undo_rollout(call.services, call.actor, call.param("id"))

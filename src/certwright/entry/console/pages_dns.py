@@ -7,17 +7,17 @@ from typing import Any
 
 from starlette.responses import Response
 
-from certwright.entry.console.forms import Faults, Form
+from certwright.entry.console.forms import Form
 from certwright.entry.console.web import (
     FORM_PROBLEMS,
+    PAGE,
     Call,
     Pages,
-    again,
     page,
+    paged,
     revision_of,
     see,
     whole_number,
-    with_query,
 )
 from certwright.kernel.problems import Problem, Unavailable
 from certwright.platform.i18n import N_, _
@@ -25,7 +25,6 @@ from certwright.rooms import validation
 
 pages = Pages()
 
-_PAGE = 20
 _ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 _LABELS = {
     "server": N_("Server"), "port": N_("Port"), "key_name": N_("TSIG key name"), "algorithm": N_("Algorithm")
@@ -40,17 +39,15 @@ async def connections(call: Call) -> Response:
 
 async def _list(call: Call, problem: Problem | None = None) -> Response:
     found = list(
-        await validation.list_connections(
-            call.services, call.actor, after=call.query.optional("after"), limit=_PAGE + 1
-        )
+        await validation.list_connections(call.services, call.actor, after=call.query.optional("after"), limit=PAGE + 1)
     )
-    more, found = len(found) > _PAGE, found[:_PAGE]
+    lines, next_href = paged(found, "/dns")
     view = {
-        "lines": found,
+        "lines": lines,
         "labels": {key: _(label) for key, label in _LABELS.items()},
-        "next_href": with_query("/dns", after=found[-1].id) if more else "",
+        "next_href": next_href,
     }
-    return page(call, "dns.html", view, status=problem.status if problem else 200, faults=Faults.of(problem))
+    return page(call, "dns.html", view, problem)
 
 
 def _edit_view(values: Mapping[str, str], action: str, *, new: bool) -> dict[str, Any]:
@@ -92,7 +89,7 @@ async def create(call: Call) -> Response:
             settings=_settings(form), secret=form.text("secret"),
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
-        return again(call, "dns_edit.html", _edit_view(_typed(form), "/dns/new", new=True), problem, _RENAMED)
+        return page(call, "dns_edit.html", _edit_view(_typed(form), "/dns/new", new=True), problem, renamed=_RENAMED)
     return await _test(call, made.id, "created")
 
 
@@ -121,7 +118,7 @@ async def edit(call: Call) -> Response:
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
         view = _edit_view(_typed(form), f"/dns/{connection_id}/edit", new=False)
-        return again(call, "dns_edit.html", view, problem, _RENAMED)
+        return page(call, "dns_edit.html", view, problem, renamed=_RENAMED)
     return await _test(call, connection_id, "saved")
 
 
@@ -133,7 +130,7 @@ async def check(call: Call) -> Response:
         return await _list(call, problem)
 
 
-@pages.post("/dns/{id}/delete", action="dns:connection:delete")
+@pages.post("/dns/{id}/delete", action="dns:connection:delete", ask="remove_connection")
 async def delete(call: Call) -> Response:
     try:
         await validation.delete_connection(call.services, call.actor, call.param("id"))

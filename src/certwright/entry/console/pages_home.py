@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,8 @@ from starlette.responses import Response
 from certwright.entry.api.base import SIGNED_IN
 from certwright.entry.console.charts import expiry_bars
 from certwright.entry.console.web import Call, Pages, page
+from certwright.entry.web_certificate import own_certificate
+from certwright.kernel.problems import Forbidden, NotFound
 from certwright.platform.i18n import _, current_locale
 from certwright.rooms import authorities, certificates, deployment, watch
 from certwright.rooms.certificates import State
@@ -68,19 +69,23 @@ async def home(call: Call) -> Response:
         }
         for bar in expiry_bars([(at.date(), n) for at, n in per_day], call.now.date(), weeks=_WEEKS)
     ]  # fmt: skip
-    total = sum(counts.values())
+    own = await _own_certificate(call)
+    # It is counted like any other, but whoever has nothing else has not begun yet.
+    begun = sum(counts.values()) > (own is not None)
     view: dict[str, Any] = {
-        "any": total > 0,
+        "any": begun,
+        "own": own,
         "tiles": {
             "issued": sum(counts.get(state, 0) for state in IN_USE),
             "open": sum(counts.get(state, 0) for state in OPEN),
             "soon": soon,
+            "expired": counts.get(State.EXPIRED, 0),
             "alarms": sum(watching.alarms.values()) if watching else 0,
         },
         "bars": bars,
         "alarms": alarms,
         "due": [line for line in due if line.not_after is not None],
-        "checklist": await _checklist(call, counts, watching),
+        "checklist": await _checklist(call, watching, begun=begun),
     }
     return page(call, "home.html", view)
 
@@ -92,7 +97,7 @@ def alarm_line(row: Any) -> dict[str, Any]:
         "id": row.id,
         "kind": row.kind,
         "name": kind.name,
-        "severity": row.severity if row.cleared_at is None else "cleared",
+        "severity": row.severity,
         "resource_name": row.object_name,
         "sentence": watch.sentence(row.reason, row.params),
         "raised_at": row.raised_at,
@@ -101,7 +106,19 @@ def alarm_line(row: Any) -> dict[str, Any]:
     }
 
 
-async def _checklist(call: Call, counts: Mapping[str, int], watching: watch.Counts | None) -> list[Step]:
+async def _own_certificate(call: Call) -> str | None:
+    """The id of the certificate this console is served with, if the caller sees it in the list."""
+    own = own_certificate(call.services.settings)
+    if own is None or not call.allowed("scm:cert:get"):
+        return None
+    try:
+        await certificates.get_certificate(call.services, call.actor, own)
+    except (NotFound, Forbidden):
+        return None
+    return own
+
+
+async def _checklist(call: Call, watching: watch.Counts | None, *, begun: bool) -> list[Step]:
     """What a new installation does first; empty once everything was done, and for people who can't do it."""
     if not call.allowed("scm:cert:apply") or not call.allowed("scm:target:create"):
         return []
@@ -111,7 +128,7 @@ async def _checklist(call: Call, counts: Mapping[str, int], watching: watch.Coun
     steps = [
         Step(has_ca, _("The private CA is ready"), _("It is made at the first start."), "", ""),
         Step(
-            any(counts.values()),
+            begun,
             _("Apply for your first certificate"),
             _("Name a domain and show that it is yours."),
             "/certificates/new",
@@ -142,7 +159,7 @@ async def _checklist(call: Call, counts: Mapping[str, int], watching: watch.Coun
     if all(step.done for step in steps):
         return []
     first = next(step for step in steps if not step.done)
-    if any(counts.values()):
+    if begun:
         # Once certificates are there, only what is left is worth the space.
         steps = [step for step in steps if not step.done]
     return [Step(step.done, step.title, step.text, step.href, step.button, next=step is first) for step in steps]

@@ -9,7 +9,6 @@ from typing import Any
 from starlette.responses import Response
 
 from certwright.entry.api.base import SIGNED_IN
-from certwright.entry.console.forms import Faults
 from certwright.entry.console.web import FORM_PROBLEMS, Call, Pages, page, revision_of, see
 from certwright.kernel.problems import Problem
 from certwright.platform.i18n import _, current_locale
@@ -19,6 +18,12 @@ from certwright.rooms.access import people
 pages = Pages()
 
 _MANY = 100
+
+UNSHOWN = {
+    "database_pool", "smtp_port", "smtp_security", "smtp_username", "smtp_password", "organization", "sweep_interval",
+    "step_lease", "worker_heartbeat", "log_format", "log_level",
+}  # fmt: skip
+"""Settings that have no line of their own: shown with another, secret, or only for whoever runs the process."""
 
 
 @pages.get("/settings", action=SIGNED_IN)
@@ -39,8 +44,7 @@ async def _settings(call: Call, problem: Problem | None = None) -> Response:
         "version": _release(),
         "values": call.form.values() if problem else {},
     }
-    status = problem.status if problem else 200
-    return page(call, "settings.html", view, status=status, faults=Faults.of(problem))
+    return page(call, "settings.html", view, problem)
 
 
 def _facts(call: Call) -> list[tuple[str, str, str]]:
@@ -51,6 +55,11 @@ def _facts(call: Call) -> list[tuple[str, str, str]]:
     return [
         (_("Address"), "CERTWRIGHT_PUBLIC_URL", s.base_url),
         (_("Listens on"), "CERTWRIGHT_LISTEN", s.listen),
+        (
+            _("Reverse proxies that are believed"),
+            "CERTWRIGHT_TRUSTED_PROXIES",
+            ", ".join(str(network) for network in s.trusted_proxies) or _("none"),
+        ),
         (_("Data directory"), "CERTWRIGHT_DATA_DIR", str(s.data_dir)),
         (_("Database"), "CERTWRIGHT_DATABASE_URL", database),
         (_("Mail server"), "CERTWRIGHT_SMTP_HOST", mail),
@@ -61,7 +70,22 @@ def _facts(call: Call) -> list[tuple[str, str, str]]:
             ", ".join(str(network) for network in s.allowed_networks) or _("none"),
         ),
         (_("DNS servers"), "CERTWRIGHT_DNS_SERVERS", ", ".join(s.dns_servers) or _("those of the system")),
+        (
+            _("Port asked on authoritative DNS servers"),
+            "CERTWRIGHT_DNS_AUTHORITATIVE_PORT",
+            str(s.dns_authoritative_port),
+        ),
+        (_("Port where file validation looks"), "CERTWRIGHT_VALIDATION_HTTP_PORT", str(s.validation_http_port)),
         (_("Seconds between looks"), "CERTWRIGHT_PROBE_INTERVAL", f"{s.probe_interval:g}"),
+        (_("Days old observations are kept"), "CERTWRIGHT_OBSERVATIONS_DAYS", str(s.observations_days)),
+        (_("Days cleared alarms are kept"), "CERTWRIGHT_ALARMS_DAYS", str(s.alarms_days)),
+        (_("Days messages are kept"), "CERTWRIGHT_MESSAGES_DAYS", str(s.messages_days)),
+        (_("Hours a CA that is away is waited for"), "CERTWRIGHT_CA_PATIENCE_HOURS", f"{s.ca_patience_hours:g}"),
+        (
+            _("Days until a version whose names were changed is revoked"),
+            "CERTWRIGHT_SUPERSEDED_GRACE_DAYS",
+            f"{s.superseded_grace_days:g}",
+        ),
         (_("Hours a session lasts"), "CERTWRIGHT_SESSION_HOURS", f"{s.session_hours:g}"),
     ]
 
@@ -96,7 +120,7 @@ async def resend(call: Call) -> Response:
     return see("/settings", said="sent", call=call)
 
 
-@pages.post("/settings/recipients/{id}/delete", action="smn:recipient:delete")
+@pages.post("/settings/recipients/{id}/delete", action="smn:recipient:delete", ask="remove_recipient")
 async def delete_recipient(call: Call) -> Response:
     await notify.delete_recipient(call.services, call.actor, call.param("id"))
     return see("/settings", said="removed", call=call)

@@ -15,7 +15,6 @@ from certwright.entry.console.web import (
     THEMES,
     Call,
     Pages,
-    again,
     clear_session,
     page,
     safe_next,
@@ -43,7 +42,7 @@ def _keep_link(call: Call, path: str) -> Response | None:
         return None
     response = RedirectResponse(path, status_code=303)
     response.set_cookie(
-        _LINK_COOKIE, secret[:200], max_age=_LINK_SECONDS, path="/", secure=True, httponly=True, samesite="strict"
+        _LINK_COOKIE, secret[:200], max_age=_LINK_SECONDS, path="/", secure=True, httponly=True, samesite="lax"
     )
     return response
 
@@ -69,7 +68,7 @@ async def set_up(call: Call) -> Response:
             account_name=form.text("account_name"),
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
-        return again(call, "setup.html", {"open": True, "values": form.values()}, problem)
+        return page(call, "setup.html", {"open": True, "values": form.values()}, problem)
     response = await _signed_in(call, email, password, "/")
     response.delete_cookie(_LINK_COOKIE, path="/", secure=True, httponly=True)
     return response
@@ -89,7 +88,7 @@ async def sign_in(call: Call) -> Response:
         return await _signed_in(call, call.form.text("email"), call.form.raw("password"), target)
     except (Unauthenticated, *FORM_PROBLEMS) as problem:
         values = {"email": call.form.text("email"), "next": call.form.text("next")}
-        return again(call, "sign_in.html", {"values": values}, problem)
+        return page(call, "sign_in.html", {"values": values}, problem)
 
 
 async def _signed_in(call: Call, email: str, password: str, target: str) -> Response:
@@ -130,7 +129,7 @@ async def set_password(call: Call) -> Response:
     try:
         await accounts.use_password_link(call.services, link, call.form.raw("password"))
     except FORM_PROBLEMS as problem:
-        return again(call, "password.html", {"user": user}, problem)
+        return page(call, "password.html", {"user": user}, problem)
     response = see("/sign-in", said="password_set", call=call)
     response.delete_cookie(_LINK_COOKIE, path="/", secure=True, httponly=True)
     return response

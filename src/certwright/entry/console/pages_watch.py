@@ -8,18 +8,17 @@ from typing import Any
 
 from starlette.responses import Response
 
-from certwright.entry.console.forms import Faults
 from certwright.entry.console.pages_home import alarm_line
 from certwright.entry.console.web import (
     FORM_PROBLEMS,
+    PAGE,
     Call,
     Pages,
-    again,
     page,
+    paged,
     revision_of,
     see,
     whole_number,
-    with_query,
 )
 from certwright.kernel.problems import Problem
 from certwright.platform.i18n import N_, _
@@ -28,7 +27,6 @@ from certwright.rooms.certificates import State
 
 pages = Pages()
 
-_PAGE = 20
 _TABS = (("open", N_("Open")), ("cleared", N_("Cleared")), ("all", N_("All")))
 _HISTORY = {
     "raised": (N_("Raised"), "bad", "alert-circle"),
@@ -52,14 +50,14 @@ _CHAINS = {
 async def alarms(call: Call) -> Response:
     shown = call.query.text("state") if call.query.text("state") in dict(_TABS) else "open"
     found = await watch.list_alarms(
-        call.services, call.actor, watch.AlarmFilter(state=shown), after=call.query.optional("after"), limit=_PAGE + 1
+        call.services, call.actor, watch.AlarmFilter(state=shown), after=call.query.optional("after"), limit=PAGE + 1
     )
-    more, found = len(found) > _PAGE, found[:_PAGE]
+    lines, next_href = paged(found, "/alarms", state=shown)
     view = {
-        "lines": [alarm_line(row) for row in found],
+        "lines": [alarm_line(row) for row in lines],
         "tabs": [(value, _(label)) for value, label in _TABS],
         "shown": shown,
-        "next_href": with_query("/alarms", state=shown, after=found[-1].id) if more else "",
+        "next_href": next_href,
     }
     return page(call, "watch/alarms.html", view)
 
@@ -87,13 +85,13 @@ async def _alarm(call: Call, problem: Problem | None = None) -> Response:
                 "icon": _HISTORY[line.what][2],
                 "by": line.by,
                 "at": line.at,
-                "sentence": watch.sentence(line.reason, line.params),
+                # What had been wrong is no news when it is over.
+                "sentence": watch.sentence(line.reason, line.params) if line.what != "cleared" else "",
             }
             for line in history
         ],
     }
-    status = problem.status if problem else 200
-    return page(call, "watch/alarm.html", view, status=status, faults=Faults.of(problem))
+    return page(call, "watch/alarm.html", view, problem)
 
 
 @pages.post("/alarms/{id}/acknowledge", action="alarm:alarm:ack")
@@ -146,13 +144,13 @@ async def endpoints(call: Call) -> Response:
     search = call.query.text("q")
     found = await watch.list_endpoints(
         call.services, call.actor, watch.EndpointFilter(search=search), after=call.query.optional("after"),
-        limit=_PAGE + 1,
+        limit=PAGE + 1,
     )  # fmt: skip
-    more, found = len(found) > _PAGE, found[:_PAGE]
+    lines, next_href = paged(found, "/endpoints", q=search)
     view = {
-        "lines": [_endpoint_line(row) for row in found],
+        "lines": [_endpoint_line(row) for row in lines],
         "values": {"q": search},
-        "next_href": with_query("/endpoints", q=search, after=found[-1].id) if more else "",
+        "next_href": next_href,
     }
     return page(call, "watch/endpoints.html", view)
 
@@ -189,7 +187,7 @@ async def create_endpoint(call: Call) -> Response:
             certificate_id=form.optional("certificate_id"),
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
-        return again(call, "watch/endpoint_new.html", await _new_view(call, form.values()), problem)
+        return page(call, "watch/endpoint_new.html", await _new_view(call, form.values()), problem)
     return see(f"/endpoints/{row.id}", said="created", call=call)
 
 
@@ -239,8 +237,7 @@ async def _endpoint(call: Call, problem: Problem | None = None) -> Response:
         "alarms": [alarm_line(a) for a in standing],
         "refresh": 2 if row.last_probe_at is None else 10,
     }
-    status = problem.status if problem else 200
-    return page(call, "watch/endpoint.html", view, status=status, faults=Faults.of(problem))
+    return page(call, "watch/endpoint.html", view, problem)
 
 
 @pages.post("/endpoints/{id}/probe", action="alarm:endpoint:probe")
@@ -289,5 +286,5 @@ async def delete_endpoint(call: Call) -> Response:
     try:
         await watch.delete_endpoint(call.services, call.actor, call.param("id"))
     except FORM_PROBLEMS as problem:
-        return again(call, "confirm.html", await _delete_view(call), problem)
+        return page(call, "confirm.html", await _delete_view(call), problem)
     return see("/endpoints", said="removed", call=call)

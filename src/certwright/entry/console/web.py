@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import mimetypes
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import structlog
 from babel import Locale
 from babel.core import negotiate_locale
 from babel.dates import format_date, format_datetime, format_timedelta
-from babel.numbers import format_decimal
+from babel.numbers import format_currency, format_decimal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
@@ -35,6 +35,7 @@ from certwright.entry.api.base import PUBLIC, SESSION_COOKIE, SIGNED_IN, Caller,
 from certwright.entry.console import forms, words
 from certwright.entry.console.forms import Faults, Form
 from certwright.kernel.actor import Actor
+from certwright.kernel.money import Money
 from certwright.kernel.problems import Invalid, NotFound, Problem, Refused, Stale, TooLarge, TooMany, Unauthenticated
 from certwright.platform.i18n import _, available_locales, current_locale, ngettext, use_locale
 from certwright.platform.services import Services
@@ -61,6 +62,9 @@ SECURITY_HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 
+
+PAGE = 20
+"""Lines of a list on one page."""
 
 FORM_PROBLEMS = (Invalid, Refused, Stale, TooMany, TooLarge)
 """What a person can set right on the page they are on; everything else gets a page of its own."""
@@ -104,6 +108,31 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[Response]]
+
+
+class Line(Protocol):
+    """What lists are made of."""
+
+    @property
+    def id(self) -> str: ...
+
+
+T = TypeVar("T", bound=Line)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A handler with its address and what it asks of callers; `ask` is a code of words.QUESTIONS or empty. `file`: its
+    form may hold one."""
+
+    method: str
+    path: str
+    action: str
+    handler: Handler
+    ask: str = ""
+    file: bool = False
+
+
 _call: ContextVar[Call] = ContextVar("console_call")
 
 
@@ -111,28 +140,39 @@ _call: ContextVar[Call] = ContextVar("console_call")
 class Pages:
     """Collects handlers; `action` says what a caller must be allowed to do, or PUBLIC or SIGNED_IN."""
 
-    found: list[tuple[str, str, str, Handler]] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
 
     def get(self, path: str, *, action: str) -> Callable[[Handler], Handler]:
         return self._add("GET", path, action)
 
-    def post(self, path: str, *, action: str) -> Callable[[Handler], Handler]:
-        return self._add("POST", path, action)
+    def post(
+        self, path: str, *, action: str, ask: str = "", file: bool = False
+    ) -> Callable[[Handler], Handler]:  # fmt: skip
+        """With `ask` the handler is called only once the person has confirmed, on a page or in a script's dialog.
 
-    def _add(self, method: str, path: str, action: str) -> Callable[[Handler], Handler]:
+        With `file` the form may hold one of at most 10 MiB; `frame` lets so much through below its address, too.
+        """
+        return self._add("POST", path, action, ask, file=file)
+
+    def _add(
+        self, method: str, path: str, action: str, ask: str = "", *, file: bool = False
+    ) -> Callable[[Handler], Handler]:
         def keep(handler: Handler) -> Handler:
-            self.found.append((method, path, action, handler))
+            self.found.append(Found(method, path, action, handler, ask, file))
             return handler
 
         return keep
 
 
 class ActionRoute(Route):
-    """A route of the console with the action it requires, for the test that walks all routes."""
+    """A route of the console with what it asks of callers, for the tests that walk all routes."""
 
-    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str, action: str) -> None:
+    def __init__(
+        self, path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str, action: str, ask: str = ""
+    ) -> None:
         super().__init__(path, endpoint, methods=[method])
         self.action = action
+        self.ask = ask
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         match, child = super().matches(scope)
@@ -141,16 +181,27 @@ class ActionRoute(Route):
 
 
 def routes(pages: Pages, services: Services) -> list[ActionRoute]:
-    """Raises RuntimeError for an action that isn't in the catalogue."""
-    for method, path, action, _handler in pages.found:
-        if action not in (PUBLIC, SIGNED_IN) and action not in access.ACTIONS:
-            raise RuntimeError(f"{method} {path} names the unknown action {action!r}")
+    """Raises RuntimeError for an action that isn't in the catalogue and for a question that isn't in the words."""
+    for found in pages.found:
+        if found.action not in (PUBLIC, SIGNED_IN) and found.action not in access.ACTIONS:
+            raise RuntimeError(f"{found.method} {found.path} names the unknown action {found.action!r}")
+        if found.ask and found.ask not in words.QUESTIONS:
+            raise RuntimeError(f"{found.method} {found.path} asks the unknown question {found.ask!r}")
     # /certificates/new is not the certificate called "new": addresses without parameters come first.
-    ordered = sorted(pages.found, key=lambda found: "{" in found[1])
+    ordered = sorted(pages.found, key=lambda found: "{" in found.path)
     return [
-        ActionRoute(path, _endpoint(handler, action, services), method, action)
-        for method, path, action, handler in ordered
+        ActionRoute(found.path, _endpoint(found, services), found.method, found.action, found.ask) for found in ordered
     ]
+
+
+def page_above(request: Request) -> str:
+    """The nearest page above the address of a POST: where a change is made is where its result is looked at."""
+    path = request.url.path
+    shown = [route for route in request.app.routes if isinstance(route, ActionRoute) and "GET" in (route.methods or ())]
+    while path := path.rpartition("/")[0]:
+        if any(route.path_regex.match(path) for route in shown):
+            return path
+    return "/"
 
 
 def refusal_page(request: Request, services: Services, status: int) -> Response:
@@ -166,13 +217,13 @@ def refusal_page(request: Request, services: Services, status: int) -> Response:
             _call.reset(token)
 
 
-def _endpoint(handler: Handler, action: str, services: Services) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(found: Found, services: Services) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         with use_locale(_locale_of(request)):
             call = _empty_call(request, services)
             token = _call.set(call)
             try:
-                return _safe(await _answer(handler, action, call))
+                return _safe(await _answer(found, call))
             finally:
                 _call.reset(token)
 
@@ -184,9 +235,9 @@ def _safe(response: Response) -> Response:
     return response
 
 
-async def _answer(handler: Handler, action: str, call: Call) -> Response:
-    """Who asks, may they, what did they send; then the handler. Every refusal becomes a page."""
-    request = call.request
+async def _answer(found: Found, call: Call) -> Response:
+    """Who asks, may they, what did they send, are they sure; then the handler. Every refusal becomes a page."""
+    request, action = call.request, found.action
     try:
         if request.method == "POST":
             require_same_origin(request)
@@ -201,9 +252,10 @@ async def _answer(handler: Handler, action: str, call: Call) -> Response:
             elif who is None:
                 return _to_sign_in(call)
         if request.method == "POST":
-            call = replace(call, form=await forms.read(request))
+            call = replace(call, form=await (forms.read_with_file if found.file else forms.read)(request))
             _call.set(call)
-        response = await handler(call)
+        sure = not found.ask or call.form.checked("confirmed")
+        response = await found.handler(call) if sure else _asked(call, found.ask)
     except Unauthenticated:
         return _to_sign_in(call)
     except Problem as problem:
@@ -211,6 +263,25 @@ async def _answer(handler: Handler, action: str, call: Call) -> Response:
     if call.said is not None and response.status_code < 300:
         response.delete_cookie(SAID_COOKIE, path="/")
     return response
+
+
+def _asked(call: Call, code: str) -> Response:
+    """The question before a change that can't simply be taken back; the page repeats the form it came from."""
+    question = words.QUESTIONS[code]
+    back = call.form.text("back")
+    view = {
+        "section": "",
+        "title": _(question.title),
+        "crumbs": (),
+        "about": call.form.text("about"),
+        "action": call.path,
+        "fields": [*((key, value) for key, value in call.form if key != "confirmed"), ("confirmed", "yes")],
+        "back": safe_next(back) if back else page_above(call.request),
+        "warning": _(question.consequence),
+        "lines": (),
+        "button": _(question.button),
+    }
+    return page(call, "confirm.html", view)
 
 
 async def _who(request: Request) -> Who | None:
@@ -282,19 +353,40 @@ def safe_next(target: str) -> str:
 
 
 def page(
-    call: Call, template: str, view: Mapping[str, Any] | None = None, *, status: int = 200, faults: Faults | None = None
-) -> Response:
-    """The page made of `template`; `view` are its variables."""
-    context = {"call": call, "faults": faults or Faults(), "now": call.now, **(view or {})}
+    call: Call, template: str, view: Mapping[str, Any] | None = None, problem: Problem | None = None, *,
+    renamed: Mapping[str, str] | None = None, status: int | None = None,
+) -> Response:  # fmt: skip
+    """The page made of `template`; `view` are its variables.
+
+    With a `problem` it is the page somebody was on, once more, with what is wrong beside the fields; `renamed` maps
+    the API's names of fields to the form's. Secrets are never put back into a form.
+    """
+    context = {"call": call, "faults": Faults.of(problem, renamed), "now": call.now, **(view or {})}
     html = _environment().get_template(template).render(context)
-    return Response(html, status_code=status, media_type="text/html", headers={"cache-control": "no-store"})
+    code = status or (problem.status if problem else 200)
+    return Response(html, status_code=code, media_type="text/html", headers={"cache-control": "no-store"})
 
 
-def again(
-    call: Call, template: str, view: Mapping[str, Any], problem: Problem, renamed: Mapping[str, str] | None = None
-) -> Response:
-    """The same form with what was typed and what is wrong with it; secrets are not put back into it."""
-    return page(call, template, view, status=problem.status, faults=Faults.of(problem, renamed))
+def paged(found: Sequence[T], path: str, **query: str) -> tuple[Sequence[T], str]:
+    """One page out of lines fetched with `limit=PAGE + 1`, and the address of the next page or ""; `query` goes along.
+
+    Lines are told apart by their `id`.
+    """
+    if len(found) <= PAGE:
+        return found, ""
+    return found[:PAGE], with_query(path, **query, after=found[PAGE - 1].id)
+
+
+async def changed(
+    call: Call, doing: Awaitable[object], again: Callable[[Call, Problem], Awaitable[Response]], to: str, said: str,
+    met: tuple[type[Problem], ...] = FORM_PROBLEMS,
+) -> Response:  # fmt: skip
+    """Make a change and go to `to`; what is met on the way is said by `again`, the page it was asked for on."""
+    try:
+        await doing
+    except met as problem:
+        return await again(call, problem)
+    return see(to, said=said, call=call)
 
 
 def see(path: str, *, said: str | None = None, call: Call | None = None) -> Response:
@@ -309,7 +401,7 @@ def see(path: str, *, said: str | None = None, call: Call | None = None) -> Resp
 
 
 def problem_page(call: Call, problem: Problem) -> Response:
-    return page(call, "problem.html", {"problem": problem}, status=problem.status)
+    return page(call, "problem.html", {"problem": problem}, problem)
 
 
 def clear_session(response: Response) -> None:
@@ -397,10 +489,18 @@ def _environment() -> Environment:
         detail=lambda table, code: words.detail(getattr(words, table), code),
         tone=lambda table, code: words.tone(getattr(words, table), code),
         plain=lambda table, code: words.plain(getattr(words, table), code),
+        question=lambda code: f"{_(words.QUESTIONS[code].title)} {_(words.QUESTIONS[code].consequence)}",
         this_call=_call.get,
     )
     environment.filters.update(
-        day=day, moment=moment, relative=relative, number=number, colons=colons, with_query=with_query, short=short
+        day=day,
+        moment=moment,
+        relative=relative,
+        number=number,
+        colons=colons,
+        with_query=with_query,
+        short=short,
+        money=money,
     )
     return environment
 
@@ -431,6 +531,13 @@ def relative(value: datetime) -> str:
 
 def number(value: float) -> str:
     return format_decimal(value, locale=current_locale())
+
+
+def money(value: Money) -> str:
+    """`€19.99`, the way the page's language writes it, with all places of the currency."""
+    digits = len(value.text.partition(".")[2])
+    pattern = "¤#,##0" + ("." + "0" * digits if digits else "")
+    return format_currency(value.amount, value.currency, pattern, locale=current_locale(), currency_digits=False)
 
 
 def colons(hexadecimal: str) -> str:

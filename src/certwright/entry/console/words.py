@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from certwright.platform.i18n import N_, _
 
@@ -30,6 +31,7 @@ ROLLOUT_STATES: Mapping[str, tuple[str, str]] = {
     "undoing": (N_("Being undone"), "warn"),
     "deployed": (N_("Deployed"), "ok"),
     "undone": (N_("Undone"), "bad"),
+    "refused": (N_("Refused, nothing was changed"), "bad"),
     "failed": (N_("Failed: needs a look"), "bad"),
 }
 
@@ -78,14 +80,171 @@ OPERATIONS: Mapping[str, tuple[str, str]] = {
     "save_draft": (N_("Save draft"), N_("Keep what was typed so far.")),
     "verify_domains": (N_("Verify domains"), N_("Look now whether the records or files are there.")),
     "withdraw": (N_("Withdraw application"), N_("Take the application back before it is issued.")),
-    "reissue": (N_("Reissue"), N_("Get a new version with the same names and a new key.")),
+    "reissue": (N_("Reissue"), N_("Get a new version, with a new key and other names if you want.")),
+    "add_domains": (N_("Add domains"), N_("Get a new version with more names; the coverage stays as it is.")),
+    "renew": (N_("Renew by order"), N_("Order its successor; the days that are left are added.")),
+    "apply_again": (N_("Apply again"), N_("Use the paid time that is left for a new application.")),
+    "withdraw_privacy": (N_("Withdraw privacy authorization"), N_("Erases the applicant's data for good.")),
     "revoke": (N_("Revoke"), N_("Tell the world not to trust it any more. Can't be undone.")),
+    "revoke_earlier": (N_("Revoke an earlier version"), N_("The current version stays in use.")),
     "download": (N_("Download"), N_("Certificate, chain and key for your server.")),
     "export_key": (N_("Export private key"), N_("Recorded in the audit log.")),
     "deploy": (N_("Deploy"), N_("Put it to work on a server and verify it from outside.")),
     "set_auto_renew": (N_("Automatic renewal"), N_("Renew and deploy again at two thirds of its life.")),
     "update": (N_("Rename and describe"), N_("Name, description and tags.")),
     "delete": (N_("Delete"), N_("Erases its private keys for good. Deleting does not revoke.")),
+}
+
+APPLICATION_TYPES: Mapping[str, tuple[str, str]] = {
+    "dv_basic": (N_("DV Basic"), N_("The domains are verified; in minutes.")),
+    "dv": (N_("DV"), N_("The domains are verified; in minutes.")),
+    "ov": (N_("OV"), N_("Names your organization, which a specialist verifies in three to ten working days.")),
+    "ov_pro": (N_("OV Pro"), N_("Like OV, of the CA's higher brand.")),
+    "ev": (N_("EV"), N_("Names your organization, which two specialists verify in depth. No wildcards.")),
+    "ev_pro": (N_("EV Pro"), N_("Like EV, of the CA's higher brand. No wildcards.")),
+}
+
+# Whose turn it is, as a tag shows it.
+TURNS: Mapping[str, tuple[str, str]] = {
+    "you": (N_("Your turn"), "warn"),
+    "applicant": (N_("Your turn"), "warn"),
+    "us": (N_("Certwright's turn"), "busy"),
+    "ca": (N_("The CA's turn"), "busy"),
+    "desk": (N_("A specialist's turn"), "busy"),
+    "operator": (N_("The operator's turn"), "busy"),
+    "nobody": (N_("Nobody's turn"), "idle"),
+}
+
+VETTING_STATES: Mapping[str, tuple[str, str]] = {
+    "awaiting_choice": (N_("Way not chosen yet"), "warn"),
+    "awaiting_documents": (N_("Documents asked for"), "warn"),
+    "queued": (N_("In the queue"), "busy"),
+    "in_review": (N_("In review"), "busy"),
+    "awaiting_second": (N_("Awaits a second specialist"), "busy"),
+    "verified": (N_("Verified"), "ok"),
+    "refused": (N_("Not verified"), "bad"),
+    "cancelled": (N_("Withdrawn"), "idle"),
+}
+
+# Of one line of a verification's progress.
+PROGRESS_STATES: Mapping[str, tuple[str, str]] = {
+    "done": (N_("Done"), "ok"),
+    "open": (N_("Now"), "busy"),
+    "later": (N_("Later"), "idle"),
+    "failed": (N_("Failed"), "bad"),
+}
+
+ORGANISATION_KINDS: Mapping[str, tuple[str, str]] = {
+    "company": (N_("Company"), N_("In a commercial register.")),
+    "sole_trader": (N_("Sole trader"), N_("A person in business under a registered trade name.")),
+    "non_profit": (N_("Non-profit body"), N_("An association, foundation or other body in a public register.")),
+    "public_body": (N_("Public body"), N_("A government body, municipality, university or other body made by law.")),
+    "unlisted": (N_("In no public register"), N_("Can't be verified: such bodies get DV certificates only.")),
+}
+
+WAYS: Mapping[str, tuple[str, str]] = {
+    "phone": (N_("By telephone"), N_("A specialist calls the number of the public directory.")),
+    "documents": (N_("By documents"), N_("You send an extract of the register and a signed paper.")),
+    "official_mail": (N_("By official mail"), N_("A letter goes to the registered address.")),
+}
+
+CHECK_ITEMS: Mapping[str, tuple[str, str]] = {
+    "existence": (N_("Existence"), N_("It is in its public register, under this name and number.")),
+    "address": (N_("Address"), N_("The register or another public source shows this address.")),
+    "phone": (N_("Telephone"), N_("A public directory shows this number for it.")),
+    "applicant_authority": (N_("Applicant's authority"), N_("Somebody of it confirmed that the applicant may apply.")),
+    "operational_existence": (N_("Operation"), N_("It has been in business for three years, or has a bank account.")),
+    "requester_authority": (N_("Requester's authority"), N_("Whoever requests the certificate may do so.")),
+    "approver_authority": (N_("Approver's authority"), N_("Whoever approves the request may do so.")),
+}
+
+OUTCOMES: Mapping[str, tuple[str, str]] = {
+    "passed": (N_("Passed"), "ok"),
+    "failed": (N_("Failed"), "bad"),
+}
+
+CA_KINDS: Mapping[str, tuple[str, str]] = {
+    "acme": (N_("ACME"), N_("Certificates over the ACME protocol, such as Let's Encrypt's.")),
+    "certcentral": (N_("Ordering interface"), N_("A CA that sells, over an interface like DigiCert's CertCentral.")),
+}
+
+CA_LIMITS: Mapping[str, tuple[str, str]] = {
+    "orders": (N_("Orders"), N_("New orders of this account.")),
+    "certificates_per_domain": (N_("Certificates per domain"), N_("Below one registered domain.")),
+    "duplicates": (N_("Duplicates"), N_("Certificates for exactly the same names.")),
+    "failed_validations": (N_("Failed validations"), N_("Of one name.")),
+}
+
+CAMPAIGN_STATES: Mapping[str, tuple[str, str]] = {
+    "planning": (N_("Being planned"), "busy"),
+    "running": (N_("Running"), "busy"),
+    "paused": (N_("Paused"), "warn"),
+    "cancelled": (N_("Cancelled"), "idle"),
+    "finished": (N_("Finished"), "ok"),
+}
+
+ITEM_STATES: Mapping[str, tuple[str, str]] = {
+    "waiting": (N_("Waiting"), "idle"),
+    "going": (N_("Under way"), "busy"),
+    "replaced": (N_("Replaced"), "ok"),
+    "failed": (N_("Failed"), "bad"),
+    "skipped": (N_("Nothing to replace"), "idle"),
+    "excluded": (N_("Can't be replaced from here"), "warn"),
+}
+
+CAMPAIGN_REASONS: Mapping[str, tuple[str, str]] = {
+    "key_compromise": (N_("Key compromise"), ""),
+    "distrust": (N_("The CA is distrusted"), ""),
+    "ca_incident": (N_("Incident at the CA"), ""),
+    "misissuance": (N_("Wrongly issued"), ""),
+    "algorithm": (N_("Algorithm to be left behind"), ""),
+    "drill": (N_("Drill"), ""),
+    "other": (N_("Other"), ""),
+}
+
+PRIORITIES: Mapping[str, tuple[str, str]] = {
+    "bound_first": (N_("What is in use first"), N_("What a listener serves, then what ends soonest.")),
+    "soonest_end": (N_("What ends soonest first"), N_("Whether it is in use or not.")),
+}
+
+# Codes of what a mass replacement would do.
+REPLACEABLE: Mapping[str, tuple[str, str]] = {
+    "replaceable": (N_("Replaced"), ""),
+    "busy": (N_("Replaced after what they are busy with"), ""),
+    "uploaded": (N_("Uploaded: not from here"), ""),
+    "uploaded_csr": (N_("CSR uploaded: its owner must act"), ""),
+    "revoked": (N_("Revoked"), ""),
+    "expired": (N_("Expired"), ""),
+    "refund_review": (N_("Unsubscription under review"), ""),
+}
+
+CRITERIA: Mapping[str, str] = {
+    "ca": N_("CA"),
+    "key_algorithm": N_("Key"),
+    "issuer": N_("Issuer"),
+    "issued_before": N_("Issued before"),
+    "names": N_("Names"),
+    "project_id": N_("Project"),
+}
+
+SURVIVALS: Mapping[str, tuple[str, str]] = {
+    "yes": (N_("By itself"), "ok"),
+    "with_work": (N_("With work"), "warn"),
+    "no": (N_("Not at all"), "bad"),
+}
+
+RENEWERS: Mapping[str, tuple[str, str]] = {
+    "us": (N_("Certwright"), "ok"),
+    "us_by_order": (N_("Certwright, within its order"), "ok"),
+    "owner": (N_("Its owner"), "warn"),
+    "nobody": (N_("Nobody"), "bad"),
+}
+
+PROOFS: Mapping[str, tuple[str, str]] = {
+    "not_needed": (N_("Not needed"), "ok"),
+    "automatic": (N_("Automatic"), "ok"),
+    "by_hand": (N_("By hand"), "warn"),
+    "ended": (N_("Method is over"), "bad"),
 }
 
 METHODS: Mapping[str, str] = {
@@ -115,6 +274,202 @@ REASONS: Mapping[str, tuple[str, str]] = {
     "cessation_of_operation": (N_("Cessation of operation"), N_("The site is no longer run.")),
 }
 
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked before a change that can't simply be taken back."""
+
+    title: str
+    consequence: str
+    button: str
+
+
+QUESTIONS: Mapping[str, Question] = {
+    "withdraw": Question(
+        N_("Withdraw this application?"),
+        N_(
+            "What you published for it is no longer looked for. If the CA approved it meanwhile, it is issued all the "
+            "same; a version that is in use stays."
+        ),
+        N_("Withdraw the application"),
+    ),
+    "unbind": Question(
+        N_("Unbind the certificate from this site?"),
+        N_("The site keeps what it serves, but new versions are no longer deployed there."),
+        N_("Unbind"),
+    ),
+    "delete_organisation": Question(
+        N_("Delete this organization?"),
+        N_("Its details and contacts are forgotten. Certificates that name it stay as they are."),
+        N_("Delete the organization"),
+    ),
+    "refuse_case": Question(
+        N_("Refuse this case?"),
+        N_("The application fails, and the applicant reads your reasons. That can't be taken back."),
+        N_("Refuse the case"),
+    ),
+    "delete_window": Question(
+        N_("Remove this window?"), N_("Without any window renewals run at any time."), N_("Remove the window")
+    ),
+    "delete_freeze": Question(
+        N_("End this freeze?"), N_("Renewals that waited for its end run as soon as they may."), N_("End the freeze")
+    ),
+    "cancel_campaign": Question(
+        N_("Cancel this mass replacement?"),
+        N_("It can't be taken up again. What was replaced stays replaced, what is under way ends."),
+        N_("Cancel it"),
+    ),
+    "change_ca_key": Question(
+        N_("Change the account's key?"),
+        N_("The CA is told the new key and the old one is erased. The account stays the same."),
+        N_("Change the key"),
+    ),
+    "delete_ca": Question(
+        N_("Remove this CA?"),
+        N_("The key of your account there is erased, so nothing more can be ordered or revoked with it."),
+        N_("Remove the CA"),
+    ),
+    "delete_csr": Question(
+        N_("Delete this CSR?"),
+        N_("Its private key is erased for good. Certificates that were made with it keep their own copy."),
+        N_("Delete the CSR"),
+    ),
+    "undo_rollout": Question(
+        N_("Undo this rollout?"),
+        N_("The files that were there before it are put back and the server is reloaded."),
+        N_("Put back what was there before"),
+    ),
+    "disable_user": Question(
+        N_("Disable this user?"),
+        N_("They are signed out everywhere and their tokens stop working until they are enabled again."),
+        N_("Disable the user"),
+    ),
+    "delete_user": Question(
+        N_("Delete this user?"),
+        N_("Their sessions and tokens end at once. What they did stays in the audit log."),
+        N_("Delete the user"),
+    ),
+    "delete_group": Question(N_("Delete this group?"), N_("Its members lose what it allowed."), N_("Delete the group")),
+    "remove_member": Question(
+        N_("Remove this member from the group?"),
+        N_("They lose what the group allowed."),
+        N_("Remove the member"),
+    ),
+    "detach_policy": Question(
+        N_("Detach this policy?"),
+        N_("What only this policy allowed or denied changes at once."),
+        N_("Detach the policy"),
+    ),
+    "delete_policy": Question(N_("Delete this policy?"), N_("This can't be undone."), N_("Delete the policy")),
+    "delete_project": Question(N_("Delete this project?"), N_("This can't be undone."), N_("Delete the project")),
+    "revoke_token": Question(
+        N_("Revoke this token?"), N_("Whatever uses it stops working at once."), N_("Revoke the token")
+    ),
+    "end_session": Question(N_("End this session?"), N_("That browser has to sign in again."), N_("End the session")),
+    "remove_recipient": Question(
+        N_("Remove this recipient?"), N_("They get no more alarms or reminders."), N_("Remove the recipient")
+    ),
+    "cancel_order": Question(
+        N_("Cancel this order?"), N_("It can't be paid afterwards; order again instead."), N_("Cancel the order")
+    ),
+    "disable_coupon": Question(
+        N_("Disable this code?"),
+        N_("Nobody can use it from now on. What a voucher still holds stays in the books."),
+        N_("Disable the code"),
+    ),
+    "approve_refund": Question(
+        N_("Approve this unsubscription?"),
+        N_("The money goes back and the certificates are deleted for good."),
+        N_("Approve it"),
+    ),
+    "remove_connection": Question(
+        N_("Remove this DNS connection?"),
+        N_("Names in its zones must then be validated by hand."),
+        N_("Remove the connection"),
+    ),
+}
+
+CERTIFICATE_TYPES: Mapping[str, str] = {
+    "dv_basic": "DV Basic",
+    "dv": "DV",
+    "ov": "OV",
+    "ov_pro": "OV Pro",
+    "ev": "EV",
+    "ev_pro": "EV Pro",
+}
+
+DOMAIN_TYPES: Mapping[str, str] = {
+    "single": N_("Single domain"),
+    "multi": N_("Several domains"),
+    "wildcard": N_("Wildcard"),
+}
+
+DISCOUNTS: Mapping[str, str] = {
+    "years_discount": N_("Discount for the years"),
+    "quantity_discount": N_("Discount for the quantity"),
+    "coupon": N_("Coupon"),
+}
+
+ORDER_STATUSES: Mapping[str, tuple[str, str]] = {
+    "pending_payment": (N_("To be paid"), "warn"),
+    "payment_running": (N_("Payment under way"), "busy"),
+    "paid": (N_("Paid"), "ok"),
+    "refund_review": (N_("Unsubscription under review"), "busy"),
+    "refunded": (N_("Refunded"), "idle"),
+    "refund_rejected": (N_("Paid, unsubscription rejected"), "ok"),
+    "cancelled": (N_("Cancelled"), "idle"),
+    "lapsed": (N_("Lapsed"), "bad"),
+}
+
+REFUND_STATES: Mapping[str, tuple[str, str]] = {
+    "review": (N_("To be reviewed"), "warn"),
+    "refunding": (N_("Being paid back"), "busy"),
+    "refunded": (N_("Refunded"), "ok"),
+    "rejected": (N_("Rejected"), "bad"),
+}
+
+PAYMENT_METHODS: Mapping[str, str] = {
+    "balance": N_("Balance"),
+    "invoice": N_("Invoice"),
+    "none": N_("Nothing to pay"),
+}
+
+LEDGER_KINDS: Mapping[str, str] = {
+    "payment": N_("Payment"),
+    "refund": N_("Refund"),
+    "top_up": N_("Top-up"),
+    "settlement": N_("Invoice settled"),
+    "voucher": N_("Voucher made"),
+}
+
+LEDGER_ACCOUNTS: Mapping[str, str] = {
+    "balance": N_("Balance"),
+    "voucher": N_("Voucher"),
+    "payable": N_("Owed on invoice"),
+    "external": N_("Payment provider"),
+    "purchases": N_("Purchases"),
+    "paid_in": N_("Paid in"),
+    "granted": N_("Granted"),
+}
+
+COUPON_KINDS: Mapping[str, tuple[str, str]] = {
+    "coupon": (N_("Coupon"), N_("Lowers the price by a percentage or an amount.")),
+    "voucher": (N_("Voucher"), N_("Holds an amount that pays until it is used up.")),
+}
+
+COUPON_STATES: Mapping[str, tuple[str, str]] = {
+    "usable": (N_("Usable"), "ok"),
+    "waiting": (N_("Not valid yet"), "idle"),
+    "used_up": (N_("Used up"), "idle"),
+    "over": (N_("No longer valid"), "idle"),
+    "disabled": (N_("Disabled"), "bad"),
+}
+
+REVIEWS: Mapping[str, tuple[str, str]] = {
+    "manual": (N_("A person"), N_("Somebody with the permission to review approves or rejects each one.")),
+    "automatic": (N_("Automatically"), N_("Whatever meets the conditions is approved at once.")),
+}
+
 # What a redirect says it did; the code travels in a cookie, the sentence is chosen here.
 SAID: Mapping[str, str] = {
     "signed_out": N_("You are signed out."),
@@ -123,12 +478,32 @@ SAID: Mapping[str, str] = {
     "deleted": N_("Deleted."),
     "applied": N_("The application is submitted."),
     "withdrawn": N_("The application is withdrawn."),
+    "withdrawing": N_("The CA was asked to take the order back."),
+    "draft_saved": N_("The draft is saved; nothing was submitted."),
+    "adding": N_("The names are being added; the present version keeps working."),
+    "again": N_("Apply again: what was applied for last is filled in."),
+    "erased": N_("The personal data is erased."),
+    "chosen": N_("Your choice is noted."),
+    "document_sent": N_("The document is stored."),
+    "claimed": N_("The case is yours."),
+    "released": N_("The case is back in the queue."),
+    "check_noted": N_("The check is noted."),
+    "asked": N_("The applicant was asked."),
+    "approved": N_("Your approval is recorded."),
+    "returned": N_("The case went back to the first specialist."),
+    "refused": N_("The case is refused; the applicant is told why."),
+    "campaign_started": N_("The mass replacement has begun."),
+    "campaign_paused": N_("Paused: no further ones begin."),
+    "campaign_resumed": N_("It goes on."),
+    "campaign_cancelled": N_("The mass replacement is cancelled."),
+    "key_changed": N_("The account has a new key."),
+    "ca_added": N_("The CA is added. Test it: that reads its directory and makes your account there."),
     "revoking": N_("The certificate is being revoked."),
     "reissuing": N_("A new version is on its way; the present one keeps working."),
     "renewal_on": N_("Automatic renewal is on."),
     "renewal_off": N_("Automatic renewal is off."),
     "acknowledged": N_("The alarm is acknowledged."),
-    "discovered": N_("The target was looked at again."),
+    "discovered": N_("The target was looked at again: below is what it has now."),
     "unbound": N_("The binding is removed."),
     "probing": N_("The endpoint will be looked at now."),
     "session_ended": N_("The session is ended."),
@@ -141,6 +516,15 @@ SAID: Mapping[str, str] = {
     "added": N_("Added."),
     "checked": N_("Looked: see below what was found."),
     "sent": N_("A new code is on its way."),
+    "mailed": N_("The mails are on their way."),
+    "ordered": N_("The order is placed."),
+    "paying": N_("The payment is made, or under way."),
+    "cancelled": N_("The order is cancelled."),
+    "unsubscribed": N_("The unsubscription is asked for."),
+    "refund_approved": N_("The unsubscription is approved."),
+    "refund_rejected": N_("The unsubscription is rejected."),
+    "booked": N_("Booked."),
+    "coupon_disabled": N_("The code is disabled."),
 }
 
 

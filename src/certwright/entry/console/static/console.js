@@ -28,8 +28,16 @@
   });
 
   document.addEventListener("submit", (event) => {
-    const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
-    if (question && !window.confirm(question)) event.preventDefault();
+    const question = event.target.dataset.confirm;
+    if (!question) return;
+    if (!window.confirm(question)) {
+      event.preventDefault();
+      return;
+    }
+    // Asked and answered here: the server needn't ask again.
+    const confirmed = document.createElement("input");
+    Object.assign(confirmed, { type: "hidden", name: "confirmed", value: "yes" });
+    event.target.append(confirmed);
   });
 
   document.addEventListener("change", (event) => {
