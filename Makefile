@@ -14,7 +14,7 @@ WORKERS ?= 2
 # file or dns.
 DEMO ?= file
 
-.PHONY: help setup assets servers run test check fmt demo bench lock clean
+.PHONY: help setup assets servers run test check fmt fuzz demo bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | while IFS= read -r line; do \
@@ -30,10 +30,13 @@ run: assets ## set everything up and start the product on https://127.0.0.1:8443
 	@exec $(PYTHON_IN_VENV) -m certwright serve $(ARGS)
 
 servers:
-	@scripts/servers nginx named knotd chromium faketime
+	@scripts/servers nginx named knotd pebble chromium faketime haproxy apache2 keytool tomcat10
 
 test: assets servers ## install the real servers where allowed, then run every test
 	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+fuzz: setup ## fuzz every reader of foreign bytes, FUZZ_SECONDS each (default 600)
+	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) tests/fuzz $(ARGS)
 
 check: setup ## linter, formatter, types, and the floors imports may cross
 	@$(PYTHON_IN_VENV) -m ruff check .

@@ -364,8 +364,10 @@ def test_a_new_thing_goes_to_the_named_the_default_or_the_only_project(world: An
 # Tables whose rows nobody is shown by a policy that names them: read only by the product, or through the object they
 # belong to (a version through its certificate, a site through its server).
 _PARTS = frozenset((
-    "applications", "bindings", "events", "expiring_versions", "issued_certificates", "observations", "one_time_links",
-    "private_keys", "rollout_items", "rollout_steps", "sites", "versions", "watched_versions",
+    "applications", "bindings", "ca_orders", "ca_purchases", "events",
+    "expiring_versions", "issued_certificates", "observations", "one_time_links",
+    "private_keys", "renewal_queues", "rollout_items", "rollout_steps", "rule_packs", "sites", "versions",
+    "watched_versions",
 ))  # fmt: skip
 
 
@@ -548,6 +550,32 @@ def test_a_narrowed_token_makes_no_tokens_even_if_its_policy_allows_making_them(
     narrow = _token(world, world.actor, policies=["tenant_administrator"])
     actor = world.run(access.authenticate_token(world.services, narrow.text))
     _refused(world, people.create_token(world.services, actor, name="again"), "token_narrowed")
+
+
+def test_a_token_makes_none_that_outlives_it(world: Any) -> None:
+    first = _token(world, world.actor, days=10)
+    acting = world.run(access.authenticate_token(world.services, first.text))
+    world.later(days=3)
+    _refused(world, people.create_token(world.services, acting, name="longer", days=8), "token_outlives")
+    assert _token(world, acting, days=7).token.expires_at == first.token.expires_at
+    second = _token(world, acting)
+    assert second.token.expires_at == first.token.expires_at
+    again = world.run(access.authenticate_token(world.services, second.text))
+    world.later(days=6, hours=1)
+    with pytest.raises(Forbidden) as caught:
+        _token(world, again, days=1)
+    assert (caught.value.field, caught.value.extra["days_left"]) == ("days", 0)
+    assert _token(world, again).token.expires_at == first.token.expires_at
+
+
+def test_the_audit_log_names_the_person_and_the_token_that_acted_for_them(world: Any) -> None:
+    made = _token(world, world.actor)
+    acting = world.run(access.authenticate_token(world.services, made.text))
+    world.run(people.create_group(world.services, acting, name="ops"))
+    wanted = audit.Filter(actor_id=made.token.id)
+    (event,) = world.run(people.audit_events(world.services, world.actor, wanted, limit=10))
+    assert event.actor_name == "ann@one.example via token ci"
+    assert (event.actor_kind, event.user_id) == ("token", world.actor.user_id)
 
 
 def test_one_character_off_is_not_the_token(world: Any) -> None:

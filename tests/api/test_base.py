@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from certwright.entry.api.base import cursor_for, read_cursor, refuse_bad_text
-from certwright.kernel.problems import Invalid
+from certwright.kernel.problems import Invalid, Unavailable
 from certwright.platform import idempotency
 
 PROBLEM = "application/problem+json"
@@ -148,6 +151,39 @@ def test_a_change_needs_the_revision_it_was_made_on(api: Any) -> None:
     assert api.get(where).json()["name"] == "ops2"
 
 
+@pytest.mark.parametrize(
+    ("address", "field", "fix"),
+    [
+        ("/api/v1/certificates?stat=issued", "stat", "Did you mean state?"),
+        ("/api/v1/groups?limit=5&cursr=x", "cursr", "Did you mean cursor?"),
+        ("/api/v1/groups?zzz", None, None),
+        ("/api/v1/groups?zzz=", "zzz", "Known here: cursor, limit, user_id."),
+        ("/api/v1/me?verbose=1", "verbose", "Leave it out: this address takes none."),
+    ],
+)
+def test_a_parameter_nobody_knows_is_refused_with_the_nearest(
+    api: Any, address: str, field: str | None, fix: str | None
+) -> None:
+    document = _is_problem(api.get(address), 422, "unknown_parameter")
+    if field is not None:
+        assert (document["field"], document["fix"]) == (field, fix)
+
+
+def test_every_unknown_parameter_is_named(api: Any) -> None:
+    document = _is_problem(api.get("/api/v1/groups?a=1&b=2"), 422, "invalid_fields")
+    assert [(e["code"], e["field"]) for e in document["errors"]] == [
+        ("unknown_parameter", "a"), ("unknown_parameter", "b"),
+    ]  # fmt: skip
+    changing = api.post("/api/v1/groups?dry_run=true", {"name": "made in earnest"})
+    _is_problem(changing, 422, "unknown_parameter")
+    assert "made in earnest" not in _names_of_groups(api)
+
+
+def test_a_stranger_learns_no_parameters_and_a_health_check_may_carry_any(api: Any) -> None:
+    _is_problem(api.anonymous().get("/api/v1/groups?zzz=1"), 401, "not_signed_in")
+    assert api.anonymous().get("/healthz?at=1").status_code == 200
+
+
 # --- Idempotency-Key -------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +241,8 @@ def test_while_the_first_runs_the_second_waits_and_a_lost_first_is_never_repeate
     world = api.world
     body = b'{"name":"lost"}'
     print_ = idempotency.fingerprint("POST", "/api/v1/groups", b"", body)
-    key = idempotency.Key(world.account.id, world.actor.user_id, "k-6", print_)
+    token_id = api.get("/api/v1/me").json()["id"]
+    key = idempotency.Key(world.account.id, token_id, "k-6", print_)
     world.run(idempotency.claim(world.services.db, key, world.clock.now()))
     headers = {"idempotency-key": "k-6", "content-type": "application/json"}
     send = lambda: api.request("POST", "/api/v1/groups", content=body, headers=headers)  # noqa: E731
@@ -214,6 +251,47 @@ def test_while_the_first_runs_the_second_waits_and_a_lost_first_is_never_repeate
     _is_problem(send(), 409, "idempotency_outcome_unknown")
     world.later(hours=24)
     assert send().status_code == 201
+
+
+def _names_of_groups(api: Any) -> list[str]:
+    return [group["name"] for group in api.get("/api/v1/groups").json()["items"]]
+
+
+@pytest.mark.parametrize("when", ["before the commit", "at the commit"])
+def test_a_request_that_failed_midway_is_not_carried_out_twice(
+    api: Any, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The database goes away under the transaction that makes a group; nobody knows on which side of its commit."""
+    database = type(api.world.services.db)
+    whole = database.begin
+
+    @asynccontextmanager
+    async def broken(self: Any) -> AsyncIterator[Any]:
+        async with whole(self) as tx:
+            yield tx
+            is_ours = await tx.scalar(sa.text("SELECT count(*) FROM groups WHERE name = 'once'"))
+            if is_ours and when == "before the commit":
+                raise Unavailable("database_unavailable", "It went away.")
+        if is_ours:
+            raise Unavailable("database_unavailable", "It went away.")
+
+    key = {"idempotency-key": "k-7"}
+    with monkeypatch.context() as away:
+        away.setattr(database, "begin", broken)
+        _is_problem(api.post("/api/v1/groups", {"name": "once"}, headers=key), 503, "database_unavailable")
+    assert _names_of_groups(api).count("once") == (1 if when == "at the commit" else 0)
+    before = _names_of_groups(api)
+    _is_problem(api.post("/api/v1/groups", {"name": "once"}, headers=key), 409, "idempotency_outcome_unknown")
+    assert _names_of_groups(api) == before
+
+
+def test_an_answer_is_not_replayed_to_another_token_of_the_same_person(api: Any) -> None:
+    key, body = {"idempotency-key": "k-8"}, {"name": "seen by one"}
+    assert api.post("/api/v1/groups", body, headers=key).status_code == 201
+    making = {"Version": "1.1", "Statement": [{"Effect": "Allow", "Action": "iam:group:create", "Resource": "token:x"}]}
+    policy = api.post("/api/v1/policies", {"name": "makes groups", "document": making}).json()["id"]
+    narrow = api.as_actor(api.world.actor, policies=[policy])
+    _is_problem(narrow.post("/api/v1/groups", body, headers=key), 403, "not_permitted")
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201], ids=["empty", "long"])

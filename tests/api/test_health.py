@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import structlog.testing
 
 from certwright.entry import wiring
 from certwright.entry.app import create_app
@@ -85,3 +86,21 @@ def test_addresses_of_vendor_compatible_doors_are_free(api: Any) -> None:
     taken = {getattr(route, "path", "") for route in api.app.routes}
     assert not [path for path in taken if path.startswith(("/v1", "/v2", "/v3", "/v5"))]
     assert not [r for r in api.app.routes if getattr(r, "path", "") == "/" and "POST" in (r.methods or ())]
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "level"),
+    [
+        ("/healthz", {}, "debug"),
+        ("/metrics", {}, "debug"),
+        ("/", {"hx-request": "true"}, "debug"),
+        ("/", {}, "info"),
+        ("/api/v1/groups", {}, "info"),
+        ("/api/v1/groups/none", {"hx-request": "true"}, "info"),
+    ],
+    ids=["health", "a scrape", "a page asking for news", "a page", "the API", "a refusal"],
+)
+def test_what_comes_by_itself_is_kept_out_of_the_log(api: Any, path: str, headers: dict[str, str], level: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        api.get(path, headers=headers)
+    assert [line["log_level"] for line in lines if line["event"] == "request"] == [level]

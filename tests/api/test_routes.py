@@ -18,12 +18,19 @@ OPEN_TO_ALL = {
     ("POST", "/api/v1/setup"),
     ("POST", "/api/v1/sign-in"),
     ("POST", "/api/v1/password-links/use"),
+    # Applicants may have no account; the mailed link is their key.
+    ("POST", "/api/v1/organisation-links/look"),
+    ("POST", "/api/v1/organisation-links/choose"),
     # Relying parties have no account.
     ("GET", "/ca/{file_name}"),
     ("GET", "/crl/{file_name}"),
     # The console: what comes before anybody is somebody, the roots to trust, and files of the package.
     ("GET", "/setup"),
     ("POST", "/setup"),
+    ("GET", "/confirm-domain"),
+    ("POST", "/confirm-domain"),
+    ("GET", "/confirm-revocation"),
+    ("POST", "/confirm-revocation"),
     ("GET", "/sign-in"),
     ("POST", "/sign-in"),
     ("POST", "/sign-out"),
@@ -40,7 +47,11 @@ OPEN_TO_THE_SIGNED_IN = {
     ("GET", "/api/v1/me/sessions"),
     ("DELETE", "/api/v1/me/sessions/{session_id}"),
     ("GET", "/api/v1/actions"),
+    ("GET", "/api/v1/organisation-kinds"),
     ("GET", "/api/v1/tokens"),
+    # Arithmetic on what the caller sends; nothing of the account is shown.
+    ("POST", "/api/v1/tools/x509/check"),
+    ("POST", "/api/v1/tools/x509/inspect"),
     ("GET", "/api/v1/tokens/{token_id}"),
     ("PATCH", "/api/v1/tokens/{token_id}"),
     ("DELETE", "/api/v1/tokens/{token_id}"),

@@ -40,7 +40,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         with Api(Connection(product.url, None, product.root)) as api:
             person = {"email": EMAIL, "name": "Ann", "password": PASSWORD, "account_name": "One"}
             api.call("POST", "/setup", body={"token": token, **person})
-            made, _ = sign_in(api, EMAIL, PASSWORD, name="tests", days=1)
+            made, _ = sign_in(api, EMAIL, PASSWORD, name="tests", days=30)
         yield Running(product.url, made["token"], product.root, home / "data")
     finally:
         product.stop()

@@ -16,7 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from certwright.entry.cli import settings
+from certwright.entry.cli import output, settings
+from certwright.entry.cli.client import Api
+from certwright.entry.cli.errors import CliError
 
 from .conftest import EMAIL, PASSWORD, Command, Running
 
@@ -79,7 +81,7 @@ def test_an_application_says_what_to_publish_and_can_be_taken_back(signed_in: Co
     waited = signed_in("certificates", "wait", "shop", "--timeout", "1")
     assert (waited.code, "still_waiting" in waited.err) == (1, True)
     withdrawn = signed_in("certificates", "withdraw", "shop")
-    assert (withdrawn.code, "pending_application" in withdrawn.out) == (0, True)
+    assert (withdrawn.code, "pending_application" in withdrawn.out) == (0, True), withdrawn.err
     refused = signed_in("certificates", "withdraw", "shop")
     assert refused.code == 1
     assert "Possible now:" in refused.err
@@ -104,6 +106,51 @@ def test_a_name_that_stands_for_two_asks_for_the_id(signed_in: Command) -> None:
         assert signed_in("authorities", "issue", "twin.example", "--name", f"twin-{number}").code == 0
     unclear = signed_in("certificates", "show", "twin.example")
     assert (unclear.code, "name_ambiguous" in unclear.err) == (2, True)
+
+
+def test_a_table_of_versions_fits_a_terminal_of_eighty_columns(
+    signed_in: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert signed_in("authorities", "issue", "wide.example", "--name", "wide").code == 0
+    assert signed_in("certificates", "reissue", "wide", "--wait").code == 0
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table = signed_in("certificates", "show", "wide").out.partition("versions:\n")[2].splitlines()
+    heading, *lines = [line.rstrip() for line in table if line.strip()]
+    assert heading.split() == ["NUMBER", "ID", "STATUS", "EXPIRES", "KEY"]
+    assert [line.split()[0::2][:2] for line in lines] == [["2", "current"], ["1", "superseded"]]
+    assert max(map(len, [heading, *lines])) <= 80
+
+
+def test_an_earlier_version_is_revoked_by_its_number(signed_in: Command) -> None:
+    assert signed_in("authorities", "issue", "leaked.example", "--name", "leaked").code == 0
+    assert signed_in("certificates", "reissue", "leaked", "--wait").code == 0
+    unknown = signed_in("certificates", "revoke", "leaked", "--version", "7", "--yes")
+    assert (unknown.code, "There are: 2, 1." in unknown.err) == (2, True)
+    done = signed_in(
+        "certificates", "revoke", "leaked", "--version", "1", "--reason", "key_compromise", "--yes", "--wait", "--json"
+    )
+    assert done.code == 0, done.err
+    document = json.loads(done.out)
+    assert document["state"] == "issued"
+    assert [(v["number"], v["revocation_reason"]) for v in document["versions"]] == [(2, None), (1, "key_compromise")]
+    assert document["versions"][1]["revoked_at"]
+    again = signed_in("certificates", "revoke", "leaked", "--version", "1", "--yes")
+    assert (again.code, "expired or is revoked" in again.err) == (1, True)
+
+
+def test_any_other_table_shows_as_many_columns_as_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = [{"id": "x" * 30, "first": "a" * 30, "second": "b" * 30, "third": "c" * 10} for _ in range(2)]
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.details({"things": items})
+    lines = capsys.readouterr().out.partition("things:\n")[2].splitlines()
+    assert lines[0].split() == ["ID", "FIRST", "THIRD"]
+    assert len(lines) == 3
 
 
 # --- the other groups -----------------------------------------------------------------------------------------------
@@ -147,6 +194,49 @@ def test_people_and_permissions_are_managed(signed_in: Command) -> None:
     assert after.code == 0, after.out
     assert "Bob" in signed_in("users", "show", "bob@one.example").out
     assert "disabled" in signed_in("users", "disable", "bob@one.example").out
+
+
+def test_a_project_is_named_by_its_name_or_its_id(signed_in: Command) -> None:
+    made = signed_in("projects", "create", "north", "--json")
+    project = json.loads(made.out)["id"]
+    for number, called in enumerate(("north", project)):
+        issued = signed_in("authorities", "issue", f"p{number}.example", "--name", f"pp{number}", "--project", called)
+        assert issued.code == 0, issued.err
+    assert json.loads(signed_in("certificates", "show", "pp0", "--json").out)["project_id"] == project
+    listed = json.loads(signed_in("certificates", "list", "--project", "north", "--json").out)["items"]
+    assert {item["name"] for item in listed} == {"pp0", "pp1"}
+    moved = signed_in("certificates", "update", "pp0", "--project", "default")
+    default = json.loads(signed_in("certificates", "show", "pp0", "--json").out)["project_id"]
+    assert (moved.code, default == project) == (0, False), moved.err
+    for arguments in (
+        ("authorities", "issue", "p3.example"), ("certificates", "list"), ("certificates", "update", "pp0"),
+        ("apply", "p4.example", "--phone", "+49 30 1234567", "--consent"), ("targets", "add", "t"),
+        ("endpoints", "add", "127.0.0.1"), ("policies", "simulate", EMAIL, "scm:cert:list"),
+        ("policies", "attach", "Security Auditor", "--user", EMAIL),
+    ):  # fmt: skip
+        refused = signed_in(*arguments, "--project", "nort")
+        assert (refused.code, "There is nothing called 'nort'" in refused.err) == (1, True), arguments
+
+
+def test_a_server_that_cannot_be_looked_at_is_not_kept(signed_in: Command, tmp_path: Path) -> None:
+    refused = signed_in("targets", "add", "nowhere", "--set", f"config={tmp_path}/no-such/nginx.conf")
+    assert refused.code == 1
+    assert "nowhere was not added." in refused.err
+    assert "nowhere" not in signed_in("targets", "list").out
+
+
+def test_a_server_that_could_not_be_taken_back_is_told_with_the_way_on(
+    signed_in: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(api: Api, path: str) -> None:
+        raise CliError("not_permitted", "You may not do this (scm:target:delete).")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Api, "delete", refuse)
+        kept = signed_in("targets", "add", "stays", "--set", f"config={tmp_path}/no-such/nginx.conf", "--json")
+    assert "stays was added and stays, because you may not do this" in json.loads(kept.out)["fix"]
+    assert re.search(r"certwright targets discover tgt_\w{26}", kept.err)
+    assert signed_in("targets", "delete", "stays", "--yes").code == 0
 
 
 def test_an_endpoint_is_watched_and_its_alarm_shown(signed_in: Command) -> None:
@@ -239,6 +329,16 @@ def test_login_with_a_token_from_standard_input(command: Command, running: Runni
     done = command("login", running.url, "--ca-file", str(running.root), "--token-stdin", stdin=running.token + "\n")
     assert (done.code, running.token in done.out + done.err) == (0, False), done.err
     assert command("certificates", "list").code == 0
+
+
+def test_a_wrong_password_is_told_as_what_it_is(
+    command: Command, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("certwright.entry.cli.session._ask", lambda email: (email, "not the right passphrase"))
+    refused = command("login", running.url, "--ca-file", str(running.root), "--email", EMAIL)
+    assert (refused.code, "Code: bad_credentials" in refused.err) == (3, True)
+    assert "Check both" in refused.err
+    assert "certwright login" not in refused.err
 
 
 def test_login_refuses_a_root_with_another_fingerprint(command: Command, running: Running, tmp_path: Path) -> None:

@@ -557,6 +557,109 @@ def test_an_undo_that_keeps_failing_ends_as_failed_and_can_be_asked_for_again(ro
     assert len(room.events("rollout_undone")) == 1
 
 
+def fail_to_undo(room: Room, *sites: SiteView) -> RolloutView:
+    """A rollout whose files were replaced and can't be put back: their folder is gone for now."""
+    started = room.deploy(room.certificate("a.example"), *sites)
+    run_until(room, started, Step.VERIFY)
+    room.nginx.stop()
+    room.nginx.certs.rename(room.nginx.certs.with_name("away"))
+    for _ in range(8):
+        room.world.drain()
+        room.world.later(minutes=5)
+    failed = room.rollout(started.id)
+    assert failed.state is RolloutState.FAILED
+    return failed
+
+
+def test_a_failed_undo_says_what_to_do_and_succeeds_by_itself_once_that_is_done(room: Room) -> None:
+    first, second = two_sites(room, room.target())
+    before = room.served()
+    failed = fail_to_undo(room, first)
+    assert failed.problem is not None
+    assert failed.problem["code"] == "undo_failed"
+    assert failed.problem["message"].startswith("What web-1 served before could not be put back: ")
+    assert f"certwright rollouts undo {failed.id}" in failed.problem["fix"]
+    assert failed.problem["because"]["code"] == "not_served"
+    assert len(room.events("rollout_failed")) == 1
+    tries = [step for step in failed.steps if step.step is Step.UNDO]
+    room.world.later(hours=2)
+    room.world.drain()
+    later = [step for step in room.rollout(failed.id).steps if step.step is Step.UNDO]
+    assert len(later) == len(tries), "days of trying leave one line"
+    assert later[-1].finished_at is not None
+    assert tries[-1].finished_at is not None
+    assert later[-1].finished_at > tries[-1].finished_at, "it was tried again"
+
+    other = room.certificate("b.example")
+    waiting = room.deploy(other, second)
+    room.run(room.services.jobs.run_step(room.services, deployment.STEP, waiting.id))
+    waiting = room.rollout(waiting.id)
+    assert (waiting.state, waiting.started_at) == (RolloutState.RUNNING, None)
+    assert waiting.waiting_for is not None
+    assert waiting.waiting_for["code"] == "target_undo_failed"
+    assert failed.id in waiting.waiting_for["message"]
+
+    room.nginx.certs.with_name("away").rename(room.nginx.certs)
+    room.nginx.start()
+    room.world.later(minutes=11)
+    room.world.drain()
+    done = room.rollout(failed.id)
+    assert done.state is RolloutState.UNDONE
+    assert done.problem is not None
+    assert done.problem["code"] == "not_served", "what it was undone for is left to read"
+    assert room.served() == before
+    assert room.drained(waiting).state is RolloutState.DEPLOYED
+    assert room.served("b.example") == room.version(other).sha256
+
+
+def test_a_rollout_says_that_it_waits_for_the_one_before_it(room: Room) -> None:
+    first, second = two_sites(room, room.target())
+    one = room.deploy(room.certificate("a.example"), first)
+    other = room.deploy(room.certificate("b.example"), second)
+    run_until(room, one, Step.STAGE)
+    room.run(room.services.jobs.run_step(room.services, deployment.STEP, other.id))
+    waiting = room.rollout(other.id).waiting_for
+    assert waiting is not None
+    assert (waiting["code"], waiting["rollout_id"]) == ("target_busy", one.id)
+    assert room.drained(other).waiting_for is None
+
+
+def test_deleting_a_target_gives_up_its_failed_undo_and_frees_the_server(room: Room) -> None:
+    target = room.target()
+    failed = fail_to_undo(room, room.sites(target)["a.example"])
+    replaced = room.refusal(
+        deployment.deploy(
+            room.services, room.actor, room.certificate("a.example"), [str(failed.items[0].site_id)], replace=True
+        )
+    )
+    assert replaced.code == "target_undo_failed"
+    for binding in room.bindings():
+        room.run(deployment.unbind(room.services, room.actor, binding.id))
+    room.run(deployment.delete_target(room.services, room.actor, target.id))
+    room.nginx.certs.with_name("away").rename(room.nginx.certs)
+    room.nginx.start()
+    site = room.sites(room.target("web-2"))["a.example"]
+    certificate_id = room.certificate("a.example")
+    assert room.drained(room.deploy(certificate_id, site)).state is RolloutState.DEPLOYED
+    assert room.served() == room.version(certificate_id).sha256
+
+
+def test_two_people_binding_one_slot_at_once_get_one_binding_and_one_refusal(room: Room) -> None:
+    site = room.sites(room.target())["a.example"]
+    first, second = room.certificate("a.example"), room.certificate("a.example")
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(
+            *(deployment.bind(room.services, room.actor, site.id, one) for one in (first, second)),
+            return_exceptions=True,
+        )
+
+    answers = room.run(both())
+    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert [getattr(one, "code", one) for one in refused] == ["slot_taken"]
+    assert len(room.bindings()) == 1
+
+
 def test_a_rollout_is_undone_by_hand(room: Room) -> None:
     site = room.sites(room.target())["a.example"]
     first, second = room.certificate("a.example"), room.certificate("a.example")

@@ -147,7 +147,7 @@ def test_steps_follow_each_other_to_the_end() -> None:
         pytest.param(Step.STAGE, 0, (RolloutState.UNDOING, Step.UNDO), id="stage"),
         pytest.param(Step.VERIFY, 0, (RolloutState.UNDOING, Step.UNDO), id="verify"),
         pytest.param(Step.UNDO, 1, (RolloutState.UNDOING, Step.UNDO), id="undo is tried again"),
-        pytest.param(Step.UNDO, 5, (RolloutState.FAILED, None), id="until it is somebody's to look at"),
+        pytest.param(Step.UNDO, 5, (RolloutState.FAILED, Step.UNDO), id="until it is somebody's to look at, too"),
     ],
 )
 def test_what_a_refused_step_leads_to(step: Step, failures: int, expected: tuple[RolloutState, Step | None]) -> None:
@@ -223,3 +223,8 @@ def test_a_site_survives_being_stored(found: Site) -> None:
 )
 def test_a_plan_survives_being_stored(plan: Plan) -> None:
     assert Plan.from_dict(plan.as_dict()) == plan
+
+
+@pytest.mark.parametrize(("tries", "minutes"), [(0, 1), (1, 2), (2, 4), (3, 8), (4, 10), (5000, 10)])
+def test_a_failed_undo_is_tried_again_ever_more_slowly(tries: int, minutes: int) -> None:
+    assert rules.undo_again_after(tries) == timedelta(minutes=minutes)

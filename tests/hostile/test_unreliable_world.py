@@ -23,8 +23,8 @@ from certwright.rooms import authorities, certificates
 from certwright.rooms.authorities.tables import authorities as cas
 from certwright.rooms.certificates import RevocationReason, State
 from certwright.rooms.keys.tables import private_keys
-from certwright.rooms.renewal import actions as renewal_actions
-from certwright.rooms.renewal.tables import renewals
+from certwright.rooms.renewal import jobs as renewal_jobs
+from certwright.rooms.renewal.tables import renewal_queues, renewals
 from tests.conftest import World
 
 RENEW = "renewal.renew"
@@ -58,13 +58,22 @@ def _plan(world: World, certificate_id: str) -> Any:
     return _row(world, sa.select(renewals).where(renewals.c.certificate_id == certificate_id))
 
 
+def _let_through(world: World, certificate_id: str) -> Any:
+    """The clock is put to when it is due; the plan, once its queue let it through."""
+    world.clock.set(_plan(world, certificate_id).renew_at)
+    queue = _row(world, sa.select(renewal_queues.c.id))
+    world.run(world.services.jobs.run_step(world.services, "renewal.admit", queue.id))
+    plan = _plan(world, certificate_id)
+    assert plan.admitted_at is not None
+    return plan
+
+
 # --- renewal ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_renewal_that_somebody_withdrew_is_started_again(product: World) -> None:
     certificate_id = _issued(product)
-    product.clock.set(_plan(product, certificate_id).renew_at)
-    plan = _plan(product, certificate_id)
+    plan = _let_through(product, certificate_id)
     product.run(product.services.jobs.run_step(product.services, RENEW, plan.id))
     assert _detail(product, certificate_id).summary.state is State.VERIFYING_REISSUE
     product.run(certificates.withdraw(product.services, product.actor, certificate_id))
@@ -79,21 +88,20 @@ def test_a_version_issued_while_the_renewing_step_still_runs_is_planned(
 ) -> None:
     """Whoever releases a row must not undo what was planned for it meanwhile."""
     certificate_id = _issued(product)
-    product.clock.set(_plan(product, certificate_id).renew_at)
-    plan = _plan(product, certificate_id)
-    reissue = certificates.reissue
+    plan = _let_through(product, certificate_id)
+    reissue = certificates.renew_version
 
     async def quick(services: Services, *args: Any, **kwargs: Any) -> str:
         application_id = await reissue(services, *args, **kwargs)
         await jobs.drain(services)
         return application_id
 
-    monkeypatch.setattr(renewal_actions.certificates, "reissue", quick)
+    monkeypatch.setattr(renewal_jobs.certificates, "renew_version", quick)
     product.run(product.services.jobs.run_step(product.services, RENEW, plan.id))
     assert [version.number for version in _detail(product, certificate_id).versions] == [2, 1]
     after = _plan(product, certificate_id)
     assert after.version_id != plan.version_id
-    assert after.next_step_at is not None
+    assert (after.admitted_at, after.started_at) == (None, None)
 
 
 # --- an application its CA will never fulfil -------------------------------------------------------------------------

@@ -389,3 +389,30 @@ def test_recipients_of_other_accounts_do_not_exist(world: Any) -> None:
         world.run(
             notify.create_recipient(services, world.actor_with("smn:recipient:list"), name="x", email="x@y.example")
         )
+
+
+# --- forgetting -------------------------------------------------------------------------------------------------------
+
+
+def test_messages_are_forgotten_in_their_time_and_those_not_sent_yet_are_not(
+    world: Any, mails: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify.jobs, "_FORGOTTEN_AT_ONCE", 1)
+    for _ in range(2):
+        raise_alarm(world)
+        world.later(minutes=1)
+        world.drain()
+    sent = {row.id for row in listed(world)}
+    assert len(sent) == 2
+    world.later(days=89)
+    world.run(notify.jobs.forget(world.services))
+    assert {row.id for row in listed(world)} == sent
+
+    async def queue_again() -> None:
+        async with world.services.db.begin() as tx:
+            await tx.execute(sa.update(messages).where(messages.c.id == min(sent)).values(sent_at=None))
+
+    world.run(queue_again())
+    world.later(days=2)
+    world.run(notify.jobs.forget(world.services))
+    assert {row.id for row in listed(world)} == {min(sent)}

@@ -53,7 +53,8 @@ async def put_version(world: Any, issued: Issued, *, certificate_id: str | None 
         )  # fmt: skip
         await services.events.publish(
             tx, "certificate.version_issued", account_id=world.account.id, object_id=certificate_id,
-            payload={"version_id": version_id, "project_id": world.project_id, "sha256": issued.fingerprint},
+            payload={"version_id": version_id, "project_id": world.project_id, "sha256": issued.fingerprint}
+            | {key: at.isoformat() for key, at in dates.items()},
         )  # fmt: skip
     return certificate_id
 
@@ -75,7 +76,9 @@ def span(world: Any, *, left: float, life: float) -> dict[str, Any]:
     return {"not_after": end, "not_before": end - timedelta(days=life)}
 
 
-async def put_binding(world: Any, certificate_id: str, *, slot: str = "only", site_id: str | None = None) -> str:
+async def put_binding(
+    world: Any, certificate_id: str, *, slot: str = "only", site_id: str | None = None, facts: Any = None
+) -> str:
     """A binding of the certificate's current version, deployed on a site of a target of its own; returns its id."""
     services, now = world.services, world.clock.now()
     tenant = {"account_id": world.account.id, "project_id": world.project_id}
@@ -90,7 +93,8 @@ async def put_binding(world: Any, certificate_id: str, *, slot: str = "only", si
             )  # fmt: skip
             await tx.execute(
                 sa.insert(deployment.sites).values(
-                    id=site_id, target_id=target_id, key="k", label="www", names=["www.example.test"], facts={},
+                    id=site_id, target_id=target_id, key="k", label="www", names=["www.example.test"],
+                    facts=facts or {},
                     first_seen_at=now, last_seen_at=now, **tenant,
                 )
             )  # fmt: skip
@@ -127,7 +131,7 @@ async def begin_rollout(world: Any, binding_id: str) -> None:
         target_id = await tx.scalar(sa.select(b.target_id).where(b.id == binding_id))
         await tx.execute(
             sa.insert(r).values(
-                id=new_id("roll", now), target_id=target_id, state="running", trigger="manual", requested_by="x",
+                id=new_id("roll", now), target_id=target_id, state="running", trigger="user", requested_by="x",
                 next_step="verify", created_at=now, started_at=now, account_id=world.account.id,
                 project_id=world.project_id,
             )

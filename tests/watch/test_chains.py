@@ -13,6 +13,8 @@ from certwright.rooms.watch.chains import Roots, UnreadableError, examine
 from certwright.rooms.watch.words import Chain
 from tests.servers.tls import Issued, issue
 
+MOST_BYTES = 400_000
+
 ROOT = issue("Test Root", ca=True)
 OTHER_ROOT = issue("Other Root", ca=True)
 ISSUING = issue("Test Issuing CA", ROOT, ca=True)
@@ -92,3 +94,24 @@ def test_a_damaged_certificate_is_read_or_unreadable(at: int, flip: int) -> None
 def test_a_broken_certificate_above_the_leaf_is_left_out() -> None:
     found = examine((LEAF.der, b"junk", ISSUING.der), KNOWN)
     assert (found.state, len(found.links)) == (Chain.COMPLETE, 2)
+
+
+def test_what_was_seen_last_is_kept_within_a_bound_of_bytes() -> None:
+    roots = Roots([ROOT.der], most_bytes=MOST_BYTES)
+    first = (LEAF.der, ISSUING.der)
+    said = examine(first, roots)
+    assert examine(first, roots) is said
+    many = [f"{number}.example.test" for number in range(1500)]
+    for number in range(6):
+        wide = issue(f"wide{number}.example.test", names=[f"{number}-{name}" for name in many])
+        examine((wide.der,), roots)
+        assert 0 < roots.kept.bytes <= MOST_BYTES
+    again = examine(first, roots)
+    assert again == said
+    assert again is not said, "it had to go, and was read anew"
+
+
+def test_one_chain_larger_than_the_bound_is_judged_and_not_kept() -> None:
+    roots = Roots([ROOT.der], most_bytes=10)
+    assert examine((LEAF.der, ISSUING.der), roots).trusted
+    assert roots.kept.bytes == 0

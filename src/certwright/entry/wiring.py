@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
+from certwright.connectors.ca.acme import AcmeAccounts
 from certwright.connectors.ca.builtin import BuiltinCa
+from certwright.connectors.ca.certcentral import CertCentralShop
+from certwright.connectors.ca.outside import OutsideCas
 from certwright.connectors.channel.smtp import SmtpChannel
+from certwright.connectors.dns.huawei import HuaweiProvider
+from certwright.connectors.dns.lexicon import LexiconProvider
 from certwright.connectors.dns.rfc2136 import Rfc2136Provider
 from certwright.connectors.target import Targets
 from certwright.kernel.clock import Clock, SystemClock
@@ -16,10 +23,11 @@ from certwright.kernel.problems import Invalid
 from certwright.platform import idempotency
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.config import Settings
-from certwright.platform.db import Database
+from certwright.platform.db import Database, Tx, is_one_of
 from certwright.platform.egress import Egress
 from certwright.platform.events import Events, forget_delivered
 from certwright.platform.jobs import Jobs
+from certwright.platform.limits import CheckLimit
 from certwright.platform.queue_log import forget_queue_log
 from certwright.platform.resolver import Resolver
 from certwright.platform.services import Services
@@ -29,17 +37,22 @@ from certwright.rooms import (
     accounts,
     audit,
     authorities,
+    billing,
+    cas,
     certificates,
+    csrs,
     deployment,
     keys,
     notify,
+    organisations,
     renewal,
     validation,
     watch,
 )
 
 ROOMS = (
-    audit, accounts, access, keys, authorities, validation, certificates, renewal, deployment, watch, notify,
+    audit, accounts, access, keys, csrs, authorities, cas, validation, organisations, billing, certificates, renewal,
+    deployment, watch, notify,
 )  # fmt: skip
 
 
@@ -62,7 +75,7 @@ async def build(settings: Settings, *, clock: Clock | None = None, database_url:
     jobs = Jobs(clock, lease=timedelta(seconds=settings.step_lease))
     guard = AddressGuard(tuple(settings.allowed_networks))
     resolver = Resolver(settings.dns_servers, guard=guard, authoritative_port=settings.dns_authoritative_port)
-    ports: dict[type, Any] = {access.AuthCache: access.AuthCache()}
+    ports: dict[type, Any] = {access.AuthCache: access.AuthCache(), CheckLimit: CheckLimit()}
     services = Services(
         settings=settings,
         clock=clock,
@@ -85,15 +98,31 @@ async def build(settings: Settings, *, clock: Clock | None = None, database_url:
 
 def _plugs(services: Services) -> dict[type, Any]:
     """What stands behind each port the rooms declare."""
+    bought = certificates.BoughtCertificates()
     plugs: dict[type, Any] = {
         authorities.Signer: authorities.SoftwareSigner(services),
         certificates.AuthorityDirectory: certificates.AuthorityDirectory(
-            {certificates.BUILTIN_CA: BuiltinCa(services)}
+            {certificates.BUILTIN_CA: BuiltinCa(services)}, OutsideCas(services)
         ),
+        cas.AccountKeeper: AcmeAccounts(services),
+        cas.Storefront: CertCentralShop(services),
+        cas.Dependents: certificates.CaDependents(),
+        csrs.Users: certificates.CsrUsers(),
+        billing.Fulfilment: bought,
+        billing.Withdrawal: bought,
+        billing.Predecessors: bought,
+        billing.PaymentProviders: billing.PaymentProviders({}),
+        organisations.Mail: notify.ApplicantMail(),
+        certificates.Mail: notify.RevocationMail(),
+        validation.Mail: notify.MailboxMail(),
+        organisations.ReuseRules: OrganizationReuse(),
         certificates.PrivateIssuance: certificates.PrivateIssuance(services),
         certificates.Usage: deployment.Bindings(),
+        renewal.Serving: ServingCertificates(),
         deployment.TargetKinds: Targets(),
-        validation.DnsProviders: validation.DnsProviders({"rfc2136": Rfc2136Provider()}),
+        validation.DnsProviders: validation.DnsProviders(
+            {"rfc2136": Rfc2136Provider(), "lexicon": LexiconProvider(), "huawei": HuaweiProvider()}
+        ),
         watch.TrustedRoots: OwnRoots(),
     }
     channel = SmtpChannel.of(services.settings)
@@ -102,12 +131,28 @@ def _plugs(services: Services) -> dict[type, Any]:
     return plugs
 
 
+class ServingCertificates:
+    """Which certificates are bound to a listener, for the renewal room to know what is urgent."""
+
+    async def serving(self, tx: Tx, certificate_ids: Sequence[str]) -> frozenset[str]:
+        column = deployment.bindings.c.certificate_id
+        query = sa.select(column).where(is_one_of(column, certificate_ids)).distinct()
+        return frozenset((await tx.scalars(query)).all())
+
+
 class OwnRoots:
     """The roots of the private CA, for the watch room to judge chains by."""
 
     async def roots(self, services: Services) -> Sequence[bytes]:
         async with services.db.begin() as tx:
             return await authorities.root_ders(tx)
+
+
+class OrganizationReuse:
+    """The dated rule of public trust, for the organisations room."""
+
+    def organization_reuse(self, at: datetime) -> timedelta:
+        return validation.organization_reuse(validation.rule_pack(), at)
 
 
 async def aclose(services: Services) -> None:

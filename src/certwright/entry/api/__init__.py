@@ -10,10 +10,16 @@ from certwright.entry.api import (
     accounts,
     audit,
     authorities,
+    billing,
+    cas,
     certificates,
+    csrs,
     deployment,
     health,
     notify,
+    organisations,
+    renewal,
+    tools_x509,
     validation,
     watch,
 )
@@ -24,9 +30,11 @@ from certwright.platform.services import Services
 
 API_PREFIX = "/api/v1"
 
-_ROUTERS = tuple(
-    part.router for part in (accounts, audit, certificates, authorities, validation, deployment, watch, notify)
-)
+_PARTS = (
+    accounts, audit, certificates, csrs, authorities, cas, validation, organisations, renewal, deployment, watch,
+    notify, billing, tools_x509,
+)  # fmt: skip
+_ROUTERS = tuple(part.router for part in _PARTS)
 
 
 def _release() -> str:

@@ -644,10 +644,14 @@ async def detach_policy(attachment_id: str, call: Caller = CALLER) -> Response:
 
 
 class TokenIn(In):
-    """Without `policies` the token may do what you may; with them only that, and never more than you."""
+    """Without `policies` the token may do what you may; with them only that, and never more than you.
+
+    Made with a token, it ends with that one at the latest."""
 
     name: Name
-    days: int = Field(default=accounts.rules.TOKEN_DAYS_DEFAULT, ge=1, le=accounts.rules.TOKEN_DAYS_MAX)
+    days: Annotated[int, Field(ge=1, le=accounts.rules.TOKEN_DAYS_MAX)] | None = Field(
+        default=None, description=f"default {accounts.rules.TOKEN_DAYS_DEFAULT}, or what is left of the token used"
+    )
     policies: list[Id] | None = Field(default=None, max_length=20)
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import difflib
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -46,6 +46,8 @@ SIGNED_IN = "signed-in"
 
 SESSION_COOKIE = "__Host-certwright"
 MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_DOCUMENT_BODY_BYTES = 14 * 1024 * 1024
+"""A document of 10 MiB in base 64, and what is around it."""
 PROBLEM_TYPE = "application/problem+json"
 MAX_LIMIT = 100
 
@@ -78,7 +80,7 @@ def request_id_of(request: Request) -> str:
 
 
 def address_of(request: Request) -> str:
-    """The address of whoever is connected: a proxy's own, because headers that tell another can be made up."""
+    """The address of whoever is connected, or of the client behind a trusted proxy (see entry.forwarded)."""
     return request.client.host if request.client else "unknown"
 
 
@@ -116,7 +118,7 @@ def require_same_origin(request: Request) -> None:
     if site is not None:
         own = site == "same-origin"
     elif origin is not None:
-        own = urlsplit(origin).netloc == request.headers.get("host", "")
+        own = origin == f"{request.url.scheme}://{request.headers.get('host', '')}"
     else:
         own = False
     if not own:
@@ -153,6 +155,9 @@ class ActionRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
         action, secret = self.action, self.secret
+        # Health checks come with whatever a load balancer adds.
+        strict = self.path.startswith("/api/")
+        known = frozenset(parameter.alias for parameter in self.dependant.query_params)
 
         async def guarded(request: Request) -> Response:
             caller = None
@@ -167,6 +172,8 @@ class ActionRoute(APIRoute):
                 raise NotFound("no_such_address", "There is nothing at this address.", fix="Check the path.")
             if b"%00" in request.scope["query_string"]:
                 raise _bad_text("query")
+            if strict and request.scope["query_string"] and not known.issuperset(request.query_params):
+                raise _unknown_parameters(request.query_params, known)
             key = request.headers.get("idempotency-key")
             if key is None or request.method != "POST" or caller is None:
                 return await handle(request)
@@ -231,19 +238,21 @@ async def _once(request: Request, caller: Caller, text: str, handle: Handler, se
         request.method, request.url.path, request.scope["query_string"], await request.body()
     )
     actor = caller.actor
-    key = idempotency.Key(actor.account_id, actor.user_id or actor.id, idempotency.checked_key(text), print_)
+    # Bound to the credential: what a token may see isn't what another token of the same person may.
+    key = idempotency.Key(actor.account_id, actor.id, idempotency.checked_key(text), print_)
     known = await idempotency.claim(services.db, key, services.clock.now())
     if known is not None:
         return Response(known.body, known.status, {**known.headers, "Idempotency-Replayed": "true"})
-    done = False
     try:
         response = await handle(request)
-        done = response.status_code < 300
-    except (Problem, HTTPException, RequestValidationError):
+    except Problem as problem:
+        await _not_done(services, key, problem.status)
+        raise
+    except (HTTPException, RequestValidationError):
         await idempotency.release(services.db, key)
         raise
-    if not done:
-        await idempotency.release(services.db, key)
+    if response.status_code >= 300:
+        await _not_done(services, key, response.status_code)
         return response
     body = bytes(response.body)
     kept = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
@@ -253,9 +262,32 @@ async def _once(request: Request, caller: Caller, text: str, handle: Handler, se
     return response
 
 
+async def _not_done(services: Services, key: idempotency.Key, status: int) -> None:
+    # A server's failure may have come after a commit, or at one: only a refusal says that nothing was done.
+    if status >= 500:
+        await idempotency.lose(services.db, key)
+    else:
+        await idempotency.release(services.db, key)
+
+
 def _object_id(response: Response) -> str | None:
     location = response.headers.get("location")
     return location.rstrip("/").rpartition("/")[2] if location else None
+
+
+def _unknown_parameters(given: Iterable[str], known: frozenset[str]) -> InvalidFields:
+    """A filter that is misspelt must not be a filter that is not there."""
+    problems = []
+    for name in [name for name in given if name not in known][:20]:
+        near = difflib.get_close_matches(name, known, 1, 0.6)
+        takes = f"Known here: {', '.join(sorted(known))}." if known else "Leave it out: this address takes none."
+        problems.append(
+            Invalid(
+                "unknown_parameter", f"There is no parameter {name[:60]!r} here.", field=name[:60],
+                fix=f"Did you mean {near[0]}?" if near else takes,
+            )
+        )  # fmt: skip
+    return InvalidFields(problems)
 
 
 _SUSPICIOUS = re.compile(rb"\\u(0000|d[89a-f])|\x00", re.IGNORECASE)
@@ -471,7 +503,8 @@ def http_problem(error: HTTPException, method: str) -> Problem:
         problem.status, problem.title = 405, "Method not allowed"
         return problem
     if error.status_code == 413:
-        return TooLarge("body_too_large", "The body is too large.", fix=f"Send at most {MAX_BODY_BYTES} bytes.")
+        most = error.detail if error.detail.isdigit() else MAX_BODY_BYTES
+        return TooLarge("body_too_large", "The body is too large.", fix=f"Send at most {most} bytes.")
     problem = Problem("bad_request", "The request can't be read.", fix="Check its syntax.")
     problem.status = error.status_code
     return problem

@@ -12,13 +12,17 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from certwright.entry.api.base import MAX_BODY_BYTES, problem_response
+from certwright.entry.api.base import MAX_BODY_BYTES, MAX_DOCUMENT_BODY_BYTES, problem_response
 from certwright.kernel.problems import Problem
 from certwright.platform.telemetry import REQUESTS
 
 log = structlog.get_logger(__name__)
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+# Health checks, scrapes and the console's own files; the console's pages ask for news of themselves with HX-Request.
+_ROUTINE = ("/healthz", "/readyz", "/metrics", "/static/")
+# Where documents are sent to: the only bodies that may be larger.
+_DOCUMENTS = re.compile(r"(/api/v1/organisation-(cases|verifications)|/desk|/verifications)/[a-z0-9_]+/documents")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 _HEADERS = {
@@ -62,7 +66,7 @@ class Frame:
 
         try:
             with structlog.contextvars.bound_contextvars(request_id=request_id):
-                await self._app(scope, _capped(receive, headers), send_framed)
+                await self._app(scope, _capped(receive, headers, _most(scope)), send_framed)
         # The one place where the unknown must stay opaque: it is logged whole, and the client gets an id to quote.
         except Exception:
             log.exception("request failed", method=scope["method"], path=scope["path"], request_id=request_id)
@@ -92,24 +96,37 @@ def _internal() -> Problem:
     return problem
 
 
-def _capped(receive: Receive, headers: Headers) -> Receive:
+def _most(scope: Scope) -> int:
+    """How many bytes the body may have."""
+    takes_documents = scope["method"] == "POST" and _DOCUMENTS.fullmatch(scope["path"])
+    return MAX_DOCUMENT_BODY_BYTES if takes_documents else MAX_BODY_BYTES
+
+
+def _capped(receive: Receive, headers: Headers, most: int) -> Receive:
     """The body, refused as soon as it is known to be too large."""
     seen = 0
     announced = headers.get("content-length", "")
-    too_large = announced.isdigit() and int(announced) > MAX_BODY_BYTES
+    too_large = announced.isdigit() and int(announced) > most
 
     async def capped() -> Message:
         nonlocal seen
         if too_large:
-            raise HTTPException(413)
+            raise HTTPException(413, str(most))
         message = await receive()
         if message["type"] == "http.request":
             seen += len(message.get("body", b""))
-            if seen > MAX_BODY_BYTES:
-                raise HTTPException(413)
+            if seen > most:
+                raise HTTPException(413, str(most))
         return message
 
     return capped
+
+
+def _is_routine(scope: Scope, method: str) -> bool:
+    """What comes by itself every few seconds, or with every page, and would hide what somebody did."""
+    if method not in ("GET", "HEAD"):
+        return False
+    return scope["path"].startswith(_ROUTINE) or Headers(scope=scope).get("hx-request") == "true"
 
 
 def _note(scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -117,7 +134,8 @@ def _note(scope: Scope, status: int, seconds: float, request_id: str) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "other"
     REQUESTS.labels(method, route, status).inc()
     caller = scope.get("certwright.caller")
-    log.info(
+    tell = log.debug if status < 400 and _is_routine(scope, method) else log.info
+    tell(
         "request", method=method, route=route, path=scope["path"][:200], status=status,
         ms=round(seconds * 1000, 1), request_id=request_id, actor=caller.actor.id if caller else None,
     )  # fmt: skip

@@ -53,7 +53,7 @@ def _problems_of(method: str, path: str, action: str, operation: dict[str, Any])
     return out
 
 
-_IF_MATCH = {
+IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": True,
@@ -93,7 +93,7 @@ def _complete(method: str, path: str, operation: dict[str, Any]) -> None:
     action = operation.get("x-action", PUBLIC)
     operation["security"] = [] if action == PUBLIC else [{"token": []}, {"session": []}]
     if method == "patch":
-        operation.setdefault("parameters", []).append(_IF_MATCH)
+        operation.setdefault("parameters", []).append(IF_MATCH)
     if method == "post" and action != PUBLIC:
         operation.setdefault("parameters", []).append(_IDEMPOTENCY)
     responses = operation["responses"]

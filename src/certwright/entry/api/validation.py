@@ -57,7 +57,9 @@ class ConnectionOut(BaseModel):
 
 class ConnectionIn(In):
     """For kind rfc2136, `settings` are server, port (53), key_name and algorithm (hmac-sha256), and `secret` is the
-    TSIG key in base 64."""
+    TSIG key in base 64. For kind lexicon they are provider (the DNS operator's name in dns-lexicon) and that provider's
+    options, and `secret` is its API token or lines of option=value. For kind huawei they are access_key and endpoint,
+    and `secret` is the secret key."""
 
     name: Annotated[str, Field(max_length=200)]
     kind: Annotated[str, Field(max_length=40)] = "rfc2136"
@@ -120,9 +122,14 @@ async def update_connection(
 @router.delete(
     "/dns-connections/{connection_id}", action="dns:connection:delete", status_code=204, response_class=Response
 )
-async def delete_connection(connection_id: str, call: Caller = CALLER) -> Response:
-    """Forget the connection and its secret; refused while names wait to be validated through it."""
-    await validation.delete_connection(call.services, call.actor, connection_id)
+async def delete_connection(
+    connection_id: str,
+    call: Caller = CALLER,
+    leave_records: Annotated[bool, Query(description="even if TXT records written through it still stand")] = False,
+) -> Response:
+    """Forget the connection and its secret; refused while names wait to be validated through it, or while TXT records
+    written through it still stand."""
+    await validation.delete_connection(call.services, call.actor, connection_id, leave_records=leave_records)
     return Response(status_code=204)
 
 
@@ -162,15 +169,24 @@ class CheckFileIn(In):
 
 
 class CheckCaaIn(In):
+    """`methods` (such as dns-01) and `account_uri` are what CAA parameters of RFC 8657 can narrow; left out, these
+    parameters are not looked at."""
+
     name: Name
     ca_identifiers: list[CaaName] = Field(min_length=1, max_length=10)
+    methods: list[Annotated[str, Field(max_length=40)]] = Field(default_factory=list, max_length=10)
+    account_uri: Annotated[str, Field(max_length=1000)] | None = None
 
 
 class CaaOut(BaseModel):
+    """`add` are records that would let the CA issue, `found` those there are, one a line as in a zone file."""
+
     allowed: bool
     code: str
     message: str
     fix: str
+    add: list[str]
+    found: list[str]
 
 
 def _explained(explanation: validation.Explanation) -> Response:
@@ -204,10 +220,14 @@ async def check_file(body: CheckFileIn, call: Caller = CALLER) -> Response:
 @router.post("/tools/check-caa", action="scm:validation:check", response_model=CaaOut)
 async def check_caa(body: CheckCaaIn, call: Caller = CALLER) -> Response:
     """May a CA known by these CAA domain names issue for the name?"""
-    verdict = await validation.check_caa(call.services, call.actor, name=body.name, ca_identifiers=body.ca_identifiers)
-    return json_response(
-        {"allowed": verdict.allowed, "code": verdict.code, "message": verdict.sentence, "fix": verdict.fix}
-    )
+    verdict = await validation.check_caa(
+        call.services, call.actor, name=body.name, ca_identifiers=body.ca_identifiers, methods=body.methods,
+        account_uri=body.account_uri,
+    )  # fmt: skip
+    return json_response({
+        "allowed": verdict.allowed, "code": verdict.code, "message": verdict.sentence, "fix": verdict.fix,
+        "add": verdict.add, "found": verdict.found,
+    })  # fmt: skip
 
 
 class OfferOut(BaseModel):
@@ -233,8 +253,27 @@ async def list_methods(
     ca_kind: Annotated[validation.CaKind, Query()] = validation.CaKind.PRIVATE,
 ) -> Response:
     """How control of a name may be shown today; what is refused says why."""
-    offers = validation.method_offers(name, ca_kind, call.services.clock.now())
+    offers = await validation.method_offers(call.services, call.actor, name, ca_kind)
     return json_response({"items": offers, "next_cursor": None})
+
+
+# --- mail ------------------------------------------------------------------------------------------------------------
+
+
+class MailingOut(BaseModel):
+    """The mailboxes of a domain, how often they were written to, and when last."""
+
+    domain: str
+    addresses: list[str]
+    sent_at: datetime
+    mailings: int
+
+
+@router.post("/validations/{challenge_id}/mail", action="scm:validation:check", response_model=MailingOut)
+async def resend_mail(challenge_id: str, call: Caller = CALLER) -> Response:
+    """Write once more to the mailboxes of a name that is shown by mail; earlier links stay good. At most five times,
+    and not within five minutes. The id is `challenge_id` of the certificate's `validation.domains[]`."""
+    return json_response(await validation.resend(call.services, call.actor, challenge_id))
 
 
 # --- the ledger ------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from certwright.entry.cli.common import (
     group,
     open_api,
     present,
+    project_id,
     read_file,
     show_list,
     the_one,
@@ -246,7 +247,7 @@ def attach(
         body = {
             "policy": _policy(api, policy), "user_id": _user(api, user) if user else None,
             "group_id": _group(api, group) if group else None,
-            "project_id": _project(api, project) if project else None,
+            "project_id": project_id(api, project),
         }  # fmt: skip
         present(api.post("/policy-attachments", body), as_json=as_json)
 
@@ -275,7 +276,9 @@ def simulate(
 ) -> None:
     """May that user do it, and because of which statement? Exit code 1 when not."""
     with open_api() as api:
-        body = {"user_id": _user(api, user), "action": action, "resource": resource, "project_id": project}
+        body = {
+            "user_id": _user(api, user), "action": action, "resource": resource, "project_id": project_id(api, project),
+        }  # fmt: skip
         found = api.post("/policies/simulate", body)
     present(found, as_json=as_json)
     if not found["allowed"]:
@@ -326,7 +329,9 @@ def list_tokens(limit: Limit = 100, as_json: Json = False) -> None:
 @tokens.command(name="create")
 def create_token(
     name: Name,
-    days: Annotated[int, typer.Option(min=1, max=365, help="How long it is good.")] = 90,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=365, help="How long it is good; default 90, or what is left of your own.")
+    ] = None,
     policy: Annotated[
         list[str] | None, typer.Option("--policy", help="Narrow it to this policy; may be repeated.")
     ] = None,

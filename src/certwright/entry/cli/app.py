@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -11,16 +10,21 @@ from certwright import __version__
 from certwright.entry.cli import (
     accounts,
     authorities,
+    billing,
+    cas,
     certificates,
+    csrs,
     deployment,
     local,
+    organisations,
     output,
+    renewal,
     session,
     validation,
     watch,
+    x509,
 )
-from certwright.entry.cli.errors import FAILED, CliError
-from certwright.kernel.problems import Problem
+from certwright.entry.cli.common import ending
 
 # Without rich in the help: it would take longer to load than most commands to run.
 app = typer.Typer(
@@ -38,13 +42,25 @@ app = typer.Typer(
 
 for group in (
     certificates.app,
+    csrs.app,
     validation.app,
     deployment.targets,
     deployment.sites,
     deployment.rollouts,
+    renewal.renewals,
+    renewal.campaigns,
+    renewal.rules,
     watch.endpoints,
     watch.alarms,
+    billing.products,
+    billing.orders,
+    billing.unsubscriptions,
+    billing.balance,
+    billing.coupons,
     validation.dns,
+    organisations.app,
+    organisations.cases,
+    cas.app,
     authorities.app,
     accounts.users,
     accounts.groups,
@@ -53,10 +69,12 @@ for group in (
     accounts.tokens,
     local.audit,
     local.keys,
+    x509.app,
 ):
     app.add_typer(group)
 app.command()(certificates.apply)
 app.command()(deployment.deploy)
+app.command()(renewal.readiness)
 app.command()(session.login)
 app.command()(session.logout)
 app.command()(session.whoami)
@@ -82,16 +100,4 @@ def options(
 
 
 def run() -> None:
-    try:
-        app(prog_name="certwright")
-    except CliError as error:
-        output.problem(error, as_json="--json" in sys.argv)
-        sys.exit(error.exit_code)
-    except Problem as refused:
-        output.problem(_of_problem(refused), as_json="--json" in sys.argv)
-        sys.exit(FAILED)
-
-
-def _of_problem(problem: Problem) -> CliError:
-    """Commands that work on this machine's data meet the product's own problems."""
-    return CliError(problem.code, problem.message, problem.fix, field=problem.field, document=problem.as_dict())
+    ending(lambda: app(prog_name="certwright"))

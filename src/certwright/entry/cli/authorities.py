@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from certwright.entry.cli import output
-from certwright.entry.cli.common import Json, Project, group, open_api, present, read_file, show_list, the_one
+from certwright.entry.cli.common import (
+    Json,
+    Project,
+    group,
+    open_api,
+    present,
+    project_id,
+    read_file,
+    show_list,
+    the_one,
+)
 
 app = group("authorities", "Private CAs: look at them, take their roots, issue from them.")
 
@@ -56,11 +66,11 @@ def issue(
     as_json: Json = False,
 ) -> None:
     """Issue a certificate at once, without validation: you vouch for the names."""
-    body = {
-        "names": names or [], "key_algorithm": key, "csr": read_file(csr) if csr else None, "days": days, "name": name,
-        "description": description, "project_id": project, "auto_renew": auto_renew,
-    }  # fmt: skip
     with open_api() as api:
+        body = {
+            "names": names or [], "key_algorithm": key, "csr": read_file(csr) if csr else None, "days": days,
+            "name": name, "description": description, "project_id": project_id(api, project), "auto_renew": auto_renew,
+        }  # fmt: skip
         chosen = the_one(api, "/authorities", "ca", authority, "name", "kind")
         document = api.post(f"/authorities/{chosen}/certificates", body)
     present(document, as_json=as_json)

@@ -18,6 +18,8 @@ from certwright.entry.cli.settings import Connection
 
 PREFIX = "/api/v1"
 _PAGE = 100
+# Lists that are always answered whole, and so take no limit.
+_WHOLE = frozenset(("/authorities",))
 _TIMEOUT = 30.0
 
 
@@ -84,6 +86,9 @@ class Api:
 
     def pages(self, path: str, *, limit: int | None, **params: Any) -> Iterator[dict[str, Any]]:
         """Items of a list, fetched a page at a time; `limit` None means all."""
+        if path in _WHOLE:
+            yield from self.get(path, **params)["items"][:limit]
+            return
         left, cursor = limit, None
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
@@ -118,7 +123,8 @@ class Api:
                 document = None
         if answer.status_code >= 400:
             error = from_answer(answer.status_code, document)
-            if error.exit_code == NOT_SIGNED_IN:
+            # A wrong password is mended by another one, and the server says so itself.
+            if error.exit_code == NOT_SIGNED_IN and error.code != "bad_credentials":
                 error.fix = "Run certwright login, or set CERTWRIGHT_TOKEN."
             raise error
         return Reply(answer.status_code, document, answer.headers, answer.content)
@@ -130,7 +136,8 @@ class Api:
         while True:
             tries -= 1
             try:
-                return self._client.request(method, path, json=body, params=params, headers=headers)
+                # Empty parameters would take the query off the path.
+                return self._client.request(method, path, json=body, params=params or None, headers=headers)
             except (httpx2.RemoteProtocolError, httpx2.ReadError):
                 if not tries:
                     raise self._unreachable("it hung up before answering") from None

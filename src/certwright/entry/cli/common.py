@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from certwright.entry.cli import output, settings
 from certwright.entry.cli.errors import USAGE, CliError
+from certwright.kernel.problems import Problem
 
 if TYPE_CHECKING:
     from certwright.entry.cli.client import Api
@@ -21,12 +22,30 @@ Timeout = Annotated[
     float, typer.Option("--timeout", min=1, help="With --wait: give up watching after so many seconds.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
-Project = Annotated[str | None, typer.Option("--project", help="Id of the project; default: yours.")]
+Project = Annotated[str | None, typer.Option("--project", help="Id or name of the project; default: yours.")]
 
 
 def group(name: str, help: str) -> typer.Typer:
     """A group of commands that shows its help when called without one."""
     return typer.Typer(name=name, help=help, no_args_is_help=True, rich_markup_mode=None)
+
+
+def ending(command: Callable[[], object]) -> None:
+    """Runs a command and ends the process as it came out."""
+    import sys
+
+    try:
+        command()
+    except CliError as error:
+        output.problem(error, as_json="--json" in sys.argv)
+        sys.exit(error.exit_code)
+    except Problem as refused:
+        # Commands that work on this machine meet the product's own problems.
+        said = CliError(
+            refused.code, refused.message, refused.fix, field=refused.field, document=refused.as_dict()
+        )  # fmt: skip
+        output.problem(said, as_json="--json" in sys.argv)
+        sys.exit(said.exit_code)
 
 
 def open_api() -> Api:
@@ -115,3 +134,8 @@ def the_one(api: Api, path: str, prefix: str, text: str, *keys: str, **params: A
         )
     ids = ", ".join(item["id"] for item in found)
     raise CliError("name_ambiguous", f"{text!r} names {len(found)} of them: {ids}.", "Use the id.", exit_code=USAGE)
+
+
+def project_id(api: Api, project: str | None) -> str | None:
+    """The id of the project that --project names."""
+    return None if project is None else the_one(api, "/projects", "prj", project, "name")

@@ -21,6 +21,7 @@ from certwright.entry.cli.common import (
     key_values,
     open_api,
     present,
+    project_id,
     show_list,
     show_one,
     the_one,
@@ -74,17 +75,35 @@ def add(
     project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """Add a server, and look at what it serves."""
+    """Add a server, and look at what it serves. One that can't be looked at is not kept."""
     config = {key: _value(text) for key, text in key_values(setting or [], "--set").items()}
-    body = {"name": name, "kind": kind, "config": config, "region": region, "project_id": project}
     with open_api() as api:
+        body = {"name": name, "kind": kind, "config": config, "region": region, "project_id": project_id(api, project)}
         made = api.post("/targets", body)
-        found = api.post(f"/targets/{made['id']}/discover")
+        try:
+            found = api.post(f"/targets/{made['id']}/discover")
+        except CliError as error:
+            _take_back(api, made, error)
+            raise
     if as_json:
         output.document({"target": made, "sites": found["items"]})
         return
     output.say(f"{made['id']} {made['name']}")
     _show_sites(found["items"])
+
+
+def _take_back(api: Api, made: dict[str, Any], why: CliError) -> None:
+    """Delete the server just added, so that the same command works once it can be looked at; say how it went."""
+    try:
+        api.delete(f"/targets/{made['id']}")
+    except CliError as kept:
+        why.fix += (
+            f" {made['name']} was added and stays, because {kept.message[:1].lower()}{kept.message[1:]} Go on with "
+            f"certwright targets discover {made['id']}."
+        )
+    else:
+        why.fix += f" {made['name']} was not added."
+    why.fix = why.document["fix"] = why.fix.strip()
 
 
 def _value(text: str) -> Any:

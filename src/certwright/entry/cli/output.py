@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -95,10 +96,20 @@ def _is_table(value: Any) -> bool:
 
 
 def _columns_of(items: Sequence[Mapping[str, Any]]) -> Columns:
-    """The fields that say something in a few words."""
+    """The fields that say something in a few words; at a terminal as many as fit beside each other."""
     keys = [k for k, v in items[0].items() if not isinstance(v, Mapping) and not _is_table(v)]
     used = [k for k in keys if any(entry.get(k) not in (None, "", []) for entry in items)]
-    return [(key.upper(), key) for key in used if max(len(cell(e.get(key), full=True)) for e in items) <= 64][:8]
+    short = [(key.upper(), key) for key in used if max(len(cell(e.get(key), full=True)) for e in items) <= 64][:8]
+    if not sys.stdout.isatty():
+        return short
+    left = shutil.get_terminal_size().columns
+    fitting: list[tuple[str, str]] = []
+    for heading, key in short:
+        width = max(len(heading), *(len(cell(entry.get(key))) for entry in items))
+        if width <= left or not fitting:
+            fitting.append((heading, key))
+            left -= width + 1
+    return fitting
 
 
 def dig(item: Mapping[str, Any], key: str) -> Any:

@@ -19,6 +19,7 @@ from certwright.entry.cli.common import (
     key_values,
     open_api,
     present,
+    project_id,
     show_list,
     the_one,
 )
@@ -91,11 +92,44 @@ def check_file(
 def check_caa(
     name: Annotated[str, typer.Argument(help="The domain name.")],
     ca: Annotated[list[str], typer.Argument(help="CAA domain names of the CA, such as letsencrypt.org.")],
+    method: Annotated[list[str] | None, typer.Option(help="As CAA calls it, such as dns-01; may be repeated.")] = None,
+    account: Annotated[str | None, typer.Option(help="URI of your account at the CA.")] = None,
     as_json: Json = False,
 ) -> None:
     """May this CA issue for the name, as far as its CAA records say? Exit code 1 when it may not."""
     with open_api() as api:
-        _told(api.post("/tools/check-caa", {"name": name, "ca_identifiers": ca}), as_json)
+        asked = {"name": name, "ca_identifiers": ca, "methods": method or [], "account_uri": account}
+        found = api.post("/tools/check-caa", asked)
+        if not as_json:
+            for line in found["found"]:
+                output.say(line)
+        _told(found, as_json)
+
+
+@app.command()
+def resend(
+    certificate: certificates.Certificate,
+    domain: Annotated[str | None, typer.Option(help="Only the mailboxes of this domain.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write once more to the mailboxes of names that are shown by mail."""
+    with open_api() as api:
+        document = api.get(certificates.path_of(certificates.find(api, certificate)))
+        domains = (document.get("validation") or {}).get("domains", [])
+        waiting = {
+            todo["domain"]: one["challenge_id"]
+            for one in domains
+            if (todo := one.get("instructions") or {}).get("kind") == "mail" and domain in (None, todo["domain"])
+        }
+        if not waiting:
+            said = "No name of it waits for a mail to be confirmed."
+            raise CliError("nothing_by_mail", said, "See what it waits for.")
+        sent = [api.post(f"/validations/{challenge_id}/mail") for challenge_id in waiting.values()]
+    if as_json:
+        output.document({"items": sent})
+    else:
+        for one in sent:
+            output.say(f"Sent to {', '.join(one['addresses'])}.")
 
 
 @app.command()
@@ -145,9 +179,9 @@ def _connection(api: Any, text: str) -> str:
 def add_connection(
     name: Annotated[str, typer.Argument(help="What to call it.")],
     zones: Annotated[list[str], typer.Argument(help="Zones that may be updated through it.")],
-    kind: Annotated[str, typer.Option(help="What it is.")] = "rfc2136",
+    kind: Annotated[str, typer.Option(help="rfc2136 (dynamic updates), huawei, or lexicon (others).")] = "rfc2136",
     setting: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE: server, port, key_name, algorithm; may be repeated.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, may be repeated; the guide says which.")
     ] = None,
     secret_stdin: Annotated[bool, typer.Option("--secret-stdin", help="Read the secret from standard input.")] = False,
     project: Project = None,
@@ -155,7 +189,7 @@ def add_connection(
 ) -> None:
     """Add a connection and test it. Names of its zones validate by themselves from then on."""
     if secret_stdin:
-        secret = sys.stdin.readline().strip()
+        secret = sys.stdin.read().strip()
     elif sys.stdin.isatty():
         secret = typer.prompt("Secret", hide_input=True)
     else:
@@ -163,10 +197,11 @@ def add_connection(
     settings: dict[str, Any] = dict(key_values(setting or [], "--set"))
     if settings.get("port", "").isdigit():
         settings["port"] = int(settings["port"])
-    body = {
-        "name": name, "kind": kind, "zones": zones, "settings": settings, "secret": secret, "project_id": project,
-    }  # fmt: skip
     with open_api() as api:
+        body = {
+            "name": name, "kind": kind, "zones": zones, "settings": settings, "secret": secret,
+            "project_id": project_id(api, project),
+        }  # fmt: skip
         made = api.post("/dns-connections", body)
         tested = api.post(f"/dns-connections/{made['id']}/test")
     _tested(tested, as_json)
@@ -187,10 +222,16 @@ def check_connection(connection: Connection, as_json: Json = False) -> None:
 
 
 @dns.command(name="delete")
-def delete_connection(connection: Connection, yes: Yes = False) -> None:
+def delete_connection(
+    connection: Connection,
+    leave_records: Annotated[
+        bool, typer.Option("--leave-records", help="Even if TXT records written through it still stand.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
     """Forget a connection and its secret."""
     with open_api() as api:
         connection_id = _connection(api, connection)
         confirm(f"Forget {connection}?", yes=yes)
-        api.delete(f"/dns-connections/{connection_id}")
+        api.delete(f"/dns-connections/{connection_id}" + ("?leave_records=true" if leave_records else ""))
     output.say(f"{connection_id} is forgotten.")

@@ -17,6 +17,7 @@ from certwright.entry.cli.common import (
     group,
     open_api,
     present,
+    project_id,
     show_list,
     show_one,
 )
@@ -88,7 +89,8 @@ def add(
     """Watch an address."""
     with open_api() as api:
         body = {
-            "host": host, "port": port, "sni": sni, "starttls": starttls, "project_id": project,
+            "host": host, "port": port, "sni": sni, "starttls": starttls,
+            "project_id": project_id(api, project),
             "certificate_id": certificates.find(api, certificate) if certificate else None,
         }  # fmt: skip
         present(api.post("/endpoints", body), as_json=as_json)

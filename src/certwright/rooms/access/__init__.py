@@ -12,6 +12,7 @@ from certwright.rooms.access.actions import (
     require,
     require_somewhere,
     visible,
+    visible_to_operator,
 )
 from certwright.rooms.access.rules import allowed_somewhere, covers, decide
 from certwright.rooms.access.store import administrators
@@ -37,6 +38,7 @@ __all__ = [
     "require",
     "require_somewhere",
     "visible",
+    "visible_to_operator",
 ]
 
 

@@ -59,10 +59,28 @@ def visible(
     """THE tenant filter: rows of the actor's account on which they may do `action`.
 
     Plain equality on account_id for whoever is allowed account-wide. Rows `besides` need no statement that allows
-    them (one's own tokens, say), but a Deny hides them, too. `table.info["project"]` names the column that holds the
-    row's project, if it isn't project_id.
+    them (one's own tokens, say), but a Deny hides them, too. `table.info` names the columns that hold the row's project
+    ("project"; else project_id) and the id of the object that policies speak of ("resource_id"; else id).
     """
-    own = table.c.account_id == actor.account_id
+    return _allowed_rows(table, actor, action, table.c.account_id == actor.account_id, besides)
+
+
+async def visible_to_operator(tx: Tx, table: sa.Table, actor: Actor, action: str) -> sa.ColumnElement[bool]:
+    """The filter of work that the operator of the server does for every account: rows of all accounts on which people
+    of the operator's account, the first one, may do `action`; no rows for anybody else."""
+    operator = await accounts.store.first_account(tx)
+    if operator is None or operator.id != actor.account_id:
+        return sa.false()
+    return _allowed_rows(table, actor, action, sa.true(), None)
+
+
+def _allowed_rows(
+    table: sa.Table,
+    actor: Actor,
+    action: str,
+    own: sa.ColumnElement[bool],
+    besides: sa.ColumnElement[bool] | None,
+) -> sa.ColumnElement[bool]:
     allows: list[sa.ColumnElement[bool]] = [] if besides is None else [besides]
     denies: list[sa.ColumnElement[bool]] = []
     wide = False
@@ -92,7 +110,7 @@ def _rows_of(table: sa.Table, grant: Grant, statement: Statement) -> sa.ColumnEl
         parts.append(sa.false() if project is None else project == grant.project_id)
     kind = kind_of(table)
     if "*" not in statement.resources and f"{kind}:*" not in statement.resources:
-        name = sa.literal(f"{kind}:", sa.Text) + table.c.id
+        name = sa.literal(f"{kind}:", sa.Text) + table.c[table.info.get("resource_id", "id")]
         parts.append(sa.or_(*(name.like(_like(pattern), escape="\\") for pattern in statement.resources)))
     return sa.and_(*parts) if parts else None
 
@@ -202,7 +220,9 @@ async def authenticate_token(services: Services, text: str) -> Actor:
             raise _unauthenticated("token_expired", f"The API token {row.name!r} has expired.")
         if row.last_used_at is None or abs(now - row.last_used_at) >= _TOUCH_EVERY:
             await accounts.store.touch_token(tx, token_id, now)
-    actor = Actor("token", row.id, row.name, row.account_id, _token_grants(row), row.user_id)
+    # What a token does, its person does: whoever reads the audit log must see both.
+    shown = f"{row.email} via token {row.name}"
+    actor = Actor("token", row.id, shown, row.account_id, _token_grants(row), row.user_id)
     cache.put(key, now, actor, None)
     return actor
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -680,13 +680,17 @@ async def create_token(
     actor: Actor,
     *,
     name: str,
-    days: int = accounts.rules.TOKEN_DAYS_DEFAULT,
+    days: int | None = None,
     policies: Sequence[str] | None = None,
 ) -> NewToken:
-    """An API token acting for the actor's user, narrowed to `policies` (ids) if given, for 1 to 365 days."""
+    """An API token acting for the actor's user, narrowed to `policies` (ids) if given, for 1 to 365 days.
+
+    Made with a token it ends with that one at the latest: a stolen token must not give itself a longer life. Without
+    `days` that is 90 days or what is left; more than is left is refused, Forbidden `token_outlives`.
+    """
     require(actor, "iam:token:create")
     name = accounts.rules.normal_name(name)
-    if not 1 <= days <= accounts.rules.TOKEN_DAYS_MAX:
+    if days is not None and not 1 <= days <= accounts.rules.TOKEN_DAYS_MAX:
         raise Invalid(
             "token_days", f"A token lives 1 to {accounts.rules.TOKEN_DAYS_MAX} days.", field="days",
             fix="Choose a number in that range.",
@@ -695,9 +699,13 @@ async def create_token(
         raise Forbidden("token_needs_user", "Only a person's tokens can be made.", fix="Sign in as a user.")
     now = services.clock.now()
     secret = accounts.new_secret()
+    expires_at = now + timedelta(days=accounts.rules.TOKEN_DAYS_DEFAULT if days is None else days)
     async with services.db.begin() as tx:
         if actor.kind == "token":
-            await _not_narrowed(tx, actor)
+            end = await _end_of_own_token(tx, actor)
+            if days is not None and expires_at > end:
+                raise _outlives(end, now)
+            expires_at = min(expires_at, end)
         for at, policy in enumerate(policies or ()):
             try:
                 found = await _policy_or_system(tx, actor.account_id, policy)
@@ -715,7 +723,7 @@ async def create_token(
             actor.user_id,
             name,
             chosen,
-            now + timedelta(days=days),
+            expires_at,
             None,
             None,
             1,
@@ -733,12 +741,24 @@ async def create_token(
     return NewToken(token, f"cwt_{token.id.removeprefix('tok_')}_{secret}")
 
 
-async def _not_narrowed(tx: Tx, actor: Actor) -> None:
+async def _end_of_own_token(tx: Tx, actor: Actor) -> datetime:
+    """When the token that acts ends. Raises Forbidden `token_narrowed`: it may not get rid of its narrowing."""
     own = await accounts.store.get_token(tx, _t.api_tokens.c.account_id == actor.account_id, actor.id)
     if own is None or own.policies is not None:
         raise Forbidden(
             "token_narrowed", "A narrowed token can't make tokens.", fix="Sign in, or use a token that isn't narrowed."
         )
+    return own.expires_at
+
+
+def _outlives(end: datetime, now: datetime) -> Forbidden:
+    left = (end - now).days
+    return Forbidden(
+        "token_outlives", f"A token can't make one that outlives it: it ends at {end:%Y-%m-%d %H:%M} UTC.",
+        field="days",
+        fix=(f"Choose at most {left} days, or " if left else "Leave the days out, or ") + "sign in with a password.",
+        extra={"days_left": left},
+    )  # fmt: skip
 
 
 def _tokens_visible(actor: Actor, action: str) -> sa.ColumnElement[bool]:

@@ -36,10 +36,18 @@ SYSTEM_POLICIES: Mapping[str, Policy] = MappingProxyType({
             "scm_read_only_access", "SCM ReadOnlyAccess", "See certificates, servers and deployments; change nothing.",
             _allow("scm:*:list", "scm:*:get", "alarm:*:list", "alarm:*:get", *_PROJECTS),
         ),
-        _policy("bss_administrator", "BSS Administrator", "Billing.", _allow("bss:*")),
+        _policy(
+            "bss_administrator", "BSS Administrator", "Catalogue, orders, payments, unsubscriptions, balance.",
+            _allow("bss:*", *_PROJECTS),
+        ),
         _policy(
             "dns_administrator", "DNS Administrator", "DNS connections and the validation of domains.",
             _allow("dns:*", "scm:validation:*", "scm:evidence:list", *_PROJECTS),
+        ),
+        _policy(
+            "validation_specialist", "Validation Specialist",
+            "The organisation desk: verify organisations of every account. Of use in the operator's account only.",
+            _allow("desk:*"),
         ),
         _policy("pca_full_access", "PCA FullAccess", "Everything about private CAs.", _allow("ccm:*", *_PROJECTS)),
         _policy(

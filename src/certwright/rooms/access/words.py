@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-SERVICES = ("scm", "ccm", "dns", "bss", "elb", "waf", "iam", "smn", "alarm")
+SERVICES = ("scm", "ccm", "dns", "bss", "elb", "waf", "iam", "smn", "alarm", "desk")
 
 # One line an action: what holding it lets someone do. A policy may name only these (or patterns matching them).
 ACTIONS: dict[str, str] = {
@@ -22,13 +22,16 @@ ACTIONS: dict[str, str] = {
     "scm:cert:upload": "Upload certificates that were issued elsewhere.",
     "scm:cert:revoke": "Revoke certificates.",
     "scm:cert:withdraw": "Withdraw applications that haven't been issued.",
+    "scm:cert:withdraw_privacy": "Erase the personal data kept with certificates.",
     "scm:cert:deploy": "Deploy certificates to targets.",
     "scm:cert:renew": "Renew and reissue certificates.",
-    "scm:csr:create": "Make signing requests.",
+    "scm:csr:create": "Make and upload signing requests.",
     "scm:csr:list": "See the list of signing requests.",
     "scm:csr:get": "See and download a signing request.",
-    "scm:csr:update": "Rename signing requests.",
+    "scm:csr:update": "Rename and move signing requests.",
     "scm:csr:delete": "Delete signing requests with their keys.",
+    "scm:csr:export_key": "Download the private keys of signing requests.",
+    "scm:csr:use": "Apply for certificates with signing requests that are kept here.",
     "scm:target:create": "Add servers that certificates are deployed to.",
     "scm:target:list": "See the list of servers.",
     "scm:target:get": "See a server's details.",
@@ -38,9 +41,43 @@ ACTIONS: dict[str, str] = {
     "scm:rollout:list": "See the list of deployments.",
     "scm:rollout:get": "See how a deployment went.",
     "scm:rollout:undo": "Undo a deployment.",
+    "scm:renewal:list": "See when certificates are renewed, and the windows, freezes and limits for it.",
+    "scm:renewal:get": "See when and why one certificate is renewed.",
+    "scm:renewal:update": "Change maintenance windows, freezes and limits of renewal.",
+    "scm:campaign:create": "Preview and start mass replacements of certificates.",
+    "scm:campaign:list": "See the list of mass replacements.",
+    "scm:campaign:get": "See how a mass replacement goes.",
+    "scm:campaign:update": "Pause, resume, speed up, retry and cancel mass replacements.",
+    "scm:readiness:get": "See which certificates survive shorter lives.",
+    "scm:rules:get": "See the dated rules in force.",
+    "scm:rules:update": "Replace the dated rules and go back to the shipped ones.",
     "scm:validation:get": "See what must be published to prove control of a domain.",
     "scm:validation:check": "Have a validation checked now.",
     "scm:evidence:list": "See the evidence of past validations.",
+    "scm:ca:create": "Add CAs to order certificates from.",
+    "scm:ca:list": "See the list of CAs to order from.",
+    "scm:ca:get": "See the details of a CA to order from.",
+    "scm:ca:update": "Change, test and register at CAs, and change their account keys.",
+    "scm:ca:delete": "Remove CAs and their account keys.",
+    "scm:ca:use": "Order certificates from CAs that were added.",
+    # Organisations
+    "scm:organisation:create": "Add organisations to apply for.",
+    "scm:organisation:list": "See the list of organisations.",
+    "scm:organisation:get": "See an organisation's details and contacts.",
+    "scm:organisation:update": "Change organisations; other facts have to be verified anew.",
+    "scm:organisation:delete": "Delete organisations.",
+    "scm:organisation:use": "Apply for OV and EV certificates in an organisation's name.",
+    "scm:vetting:list": "See which organisations are being verified.",
+    "scm:vetting:get": "See how far the verification of an organisation is, and what is missing.",
+    "scm:vetting:choose": "Choose how an organisation is verified.",
+    "scm:vetting:send": "Send documents for the verification of an organisation.",
+    "scm:vetting:download": "Download the documents that were sent.",
+    # The organisation desk: for people of the operator, never part of the certificates' permissions
+    "desk:case:list": "See the queue of the organisation desk, of every account.",
+    "desk:case:get": "See a case of the organisation desk with its evidence.",
+    "desk:case:work": "Take cases, record checks, attach documents, ask applicants.",
+    "desk:case:decide": "Approve, return and refuse cases of the organisation desk.",
+    "desk:document:download": "Download the documents of a case.",
     # Private CAs
     "ccm:ca:create": "Create private CAs.",
     "ccm:ca:list": "See the list of private CAs.",
@@ -68,6 +105,30 @@ ACTIONS: dict[str, str] = {
     "alarm:endpoint:update": "Change a watched address.",
     "alarm:endpoint:delete": "Stop watching addresses.",
     "alarm:endpoint:probe": "Have an address looked at now.",
+    # Ordering
+    "bss:product:create": "Add products to the catalogue.",
+    "bss:product:list": "See the catalogue.",
+    "bss:product:get": "See a product and its price.",
+    "bss:product:update": "Change products and their prices.",
+    "bss:order:create": "Place orders, renewal orders too.",
+    "bss:order:list": "See the list of orders.",
+    "bss:order:get": "See an order's details.",
+    "bss:order:pay": "Pay orders.",
+    "bss:order:cancel": "Cancel unpaid orders.",
+    "bss:order:refund": "Unsubscribe from paid orders.",
+    "bss:refund:list": "See the list of unsubscriptions.",
+    "bss:refund:get": "See an unsubscription's details.",
+    "bss:refund:review": "Approve and reject unsubscriptions.",
+    "bss:balance:get": "See the balance and what is owed.",
+    "bss:balance:top_up": "Record money paid in.",
+    "bss:invoice:settle": "Record that invoices were paid.",
+    "bss:transaction:list": "See the account's books.",
+    "bss:coupon:create": "Make coupons and vouchers.",
+    "bss:coupon:list": "See the list of coupons and vouchers.",
+    "bss:coupon:get": "See a coupon's details.",
+    "bss:coupon:disable": "Disable coupons and vouchers.",
+    "bss:setting:get": "See how the account orders.",
+    "bss:setting:update": "Change who reviews unsubscriptions, when unpaid orders lapse, and limits for invoices.",
     # Messages
     "smn:recipient:create": "Add people and addresses that are told about alarms.",
     "smn:recipient:list": "See the list of recipients.",
@@ -112,8 +173,10 @@ ACTIONS: dict[str, str] = {
 
 # The kinds of objects a statement's Resource may name, as `kind:id`.
 RESOURCES = frozenset((
-    "alarm", "attachment", "audit", "authority", "certificate", "dns-connection", "endpoint", "evidence", "group",
-    "message", "policy", "project", "recipient", "renewal", "rollout", "target", "token", "user", "validation",
+    "alarm", "attachment", "audit", "authority", "ca", "campaign", "certificate", "coupon", "csr", "dns-connection",
+    "endpoint", "evidence", "group", "ledger", "message", "order", "organisation", "organisation-case", "policy",
+    "product", "project", "recipient", "renewal-freeze", "renewal-window", "rollout", "target", "token",
+    "unsubscription", "user", "validation",
 ))  # fmt: skip
 
 

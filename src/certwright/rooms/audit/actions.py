@@ -86,7 +86,7 @@ async def seal(services: Services) -> int:
             await store.append_links(tx, links)
         total += len(links)
         # The log stream is a second place, outside the database, that remembers how far the chain reached.
-        log.info("audit sealed", events=len(links), position=position, head=digest.hex())
+        log.debug("audit sealed", events=len(links), position=position, head=digest.hex())
 
 
 async def seal_chore(services: Services) -> None:

@@ -20,6 +20,7 @@ from certwright.rooms.deployment.actions import (
     list_rollouts,
     list_sites,
     list_targets,
+    listens_at,
     preview,
     redeploy,
     retry_due,
@@ -73,6 +74,7 @@ __all__ = [
     "list_rollouts",
     "list_sites",
     "list_targets",
+    "listens_at",
     "preview",
     "redeploy",
     "register",
@@ -88,4 +90,4 @@ __all__ = [
 def register(services: Services) -> None:
     services.jobs.register(STEP, rollouts, rollout_step)
     services.jobs.every("deployment.retry", timedelta(minutes=1), retry_due)
-    services.events.subscribe("certificate.version_issued", "deployment", version_issued)
+    services.events.subscribe_batch("certificate.version_issued", "deployment", version_issued)

@@ -128,7 +128,7 @@ async def update_target(
             server = _server_of(connector, values["config"])
             # A rollout must end where it began.
             moved = values["config"] != row.config or server != row.server
-            if moved and await store.has_unfinished_rollout(tx, target_id):
+            if moved and _under_way(await store.unfinished_rollouts(tx, target_id)):
                 raise _busy(row.name)
             if not await store.claim_server(tx, target_id, server):
                 raise _server_taken()
@@ -145,13 +145,23 @@ async def update_target(
 
 
 async def delete_target(services: Services, actor: Actor, target_id: str) -> None:
-    """Forget a target and its history of rollouts; the server itself isn't touched.
+    """Forget a target and its history of rollouts; the server itself isn't touched. One that could not be undone is
+    given up with it.
 
     Raises Refused `target_bound` while certificates are bound to its sites, `target_busy` during a rollout.
     """
     async with services.db.begin() as tx:
+        row = await _visible_target(tx, actor, "scm:target:delete", target_id)
+        given_up = await store.unfinished_rollouts(tx, target_id)
+    if given_up and not _under_way(given_up):
+        # Before it is forgotten, or the server would stay reserved for nobody. Should the target live on, the next
+        # try reserves it again.
+        target = _connector_of(services, row)
+        for rollout in given_up:
+            await target.abandon(rollout.id)
+    async with services.db.begin() as tx:
         row = await _visible_target(tx, actor, "scm:target:delete", target_id, lock=True)
-        if await store.has_unfinished_rollout(tx, target_id):
+        if _under_way(await store.unfinished_rollouts(tx, target_id)):
             raise _busy(row.name)
         bound = await store.bindings_where(tx, bindings.c.target_id == target_id)
         if bound:
@@ -234,7 +244,6 @@ async def list_sites(services: Services, actor: Actor, target_id: str) -> tuple[
 
 def open_target(services: Services, row: Any) -> Target:
     """The connector of a target's row. Raises Refused `server_changed` when its settings mean another server by now."""
-    workspace = Workspace(services.settings.data_dir / "deployments", services.vault)
     connector = services.port(TargetKinds).get(row.kind)
     # A link may have been set anew since, to what is somebody else's target.
     if _server_of(connector, row.config) != row.server:
@@ -243,7 +252,12 @@ def open_target(services: Services, row: Any) -> Target:
             f"The settings of {row.name} lead to another server than when they were saved.",
             fix="Save the target's settings again if that is meant; otherwise put back the link that was changed.",
         )
-    return connector.open(row.config, workspace)
+    return _connector_of(services, row)
+
+
+def _connector_of(services: Services, row: Any) -> Target:
+    workspace = Workspace(services.settings.data_dir / "deployments", services.vault)
+    return services.port(TargetKinds).get(row.kind).open(row.config, workspace)
 
 
 def _server_of(connector: TargetKind, config: Mapping[str, Any]) -> str:
@@ -274,6 +288,11 @@ def _server_taken() -> Refused:
 
 def _busy(name: str) -> Refused:
     return Refused("target_busy", f"A rollout is under way on {name}.", fix="Wait until it is finished, then repeat.")
+
+
+def _under_way(unfinished: Sequence[Any]) -> bool:
+    """Whether any of these rollouts (rows with `state`) is more than an undo that waits for a person."""
+    return any(row.state != RolloutState.FAILED.value for row in unfinished)
 
 
 # --- bindings -------------------------------------------------------------------------------------------------------
@@ -309,16 +328,20 @@ async def bind(
     certificate's. Raises as `deploy` does.
     """
     now = services.clock.now()
-    async with services.db.begin() as tx:
-        version = await _deployable(tx, services, actor, certificate_id)
-        (site,) = await _sites_for(tx, actor, [site_id])
-        binding_id, _, _ = await _bind(tx, services, actor, site, version, replace=replace)
-        _, slot = rules.slot_for(site_from_dict(site.facts), _kind_of(version))
-        if slot.installed is not None and slot.installed.sha256 == version.sha256:
-            await store.update_binding(tx, binding_id, deployed_version_id=version.version_id, deployed_at=now)
-            await tell_binding_created(tx, services, binding_id)
-        row = await store.binding(tx, binding_id)
-        (view,) = await _binding_views(tx, [row])
+    try:
+        async with services.db.begin() as tx:
+            version = await _deployable(tx, services, actor, certificate_id)
+            (site,) = await _sites_for(tx, actor, [site_id])
+            await store.target(tx, site.target_id, lock=True)
+            binding_id, _, _ = await _bind(tx, services, actor, site, version, replace=replace)
+            _, slot = rules.slot_for(site_from_dict(site.facts), _kind_of(version))
+            if slot.installed is not None and slot.installed.sha256 == version.sha256:
+                await store.update_binding(tx, binding_id, deployed_version_id=version.version_id, deployed_at=now)
+                await tell_binding_created(tx, services, binding_id)
+            row = await store.binding(tx, binding_id)
+            (view,) = await _binding_views(tx, [row])
+    except IntegrityError as error:
+        raise _slot_taken_meanwhile() from error
     return view
 
 
@@ -329,7 +352,7 @@ async def unbind(services: Services, actor: Actor, binding_id: str) -> None:
         if row is None:
             raise not_found("binding", binding_id)
         access.require(actor, "scm:target:update", project_id=row.project_id, resource=f"target:{row.target_id}")
-        if await store.has_unfinished_item(tx, binding_id):
+        if _under_way(await store.unfinished_of_binding(tx, binding_id)):
             raise _busy(row.target)
         await remove_binding(tx, services, row)
         await audit.record(
@@ -365,6 +388,15 @@ async def tell_binding_created(tx: Tx, services: Services, binding_id: str) -> N
     )  # fmt: skip
 
 
+async def listens_at(tx: Tx, binding_id: str, host: str, port: int) -> bool:
+    """Whether the site of this binding was found listening there when its target was last looked at."""
+    row = await store.binding(tx, binding_id)
+    if row is None:
+        return False
+    addresses = site_from_dict(row.facts).addresses
+    return any((a.host, a.port) == (host, port) and not (a.unix or a.proxy_protocol) for a in addresses)
+
+
 async def bound_sites(tx: Tx, certificate_id: str) -> tuple[str, ...]:
     """`target: site` of everything the certificate is bound to: why it can't be deleted."""
     return tuple(await store.site_labels_of_certificate(tx, certificate_id))
@@ -375,6 +407,9 @@ class Bindings:
 
     async def bound_to(self, tx: Tx, certificate_id: str) -> tuple[str, ...]:
         return await bound_sites(tx, certificate_id)
+
+    async def serves(self, tx: Tx, version_id: str) -> bool:
+        return await store.is_deployed(tx, version_id)
 
 
 async def _deployable(tx: Tx, services: Services, actor: Actor, certificate_id: str) -> VersionMaterial:
@@ -458,12 +493,15 @@ async def _bind(
     if before is not None and not replace:
         raise Refused(
             "slot_taken", f"{site.label} is bound to another certificate.",
-            fix="Ask for it to be replaced, or unbind the other certificate first.",
+            fix="Deploy with --replace (the API's replace: true), or unbind the other certificate first.",
             extra={"certificate_id": before.certificate_id},
         )  # fmt: skip
     if before is not None:
-        if await store.has_unfinished_item(tx, before.id):
+        unfinished = await store.unfinished_of_binding(tx, before.id)
+        if _under_way(unfinished):
             raise _busy(before.target)
+        if unfinished:
+            raise rules.why_wait(unfinished[0].id, RolloutState.FAILED, before.target, None)
         await store.update_binding(tx, before.id, certificate_id=version.certificate_id, retry_at=None, failures=0)
         binding_id, made = before.id, False
     else:
@@ -558,9 +596,11 @@ async def deploy(
                 )  # fmt: skip
             return tuple([await _rollout_view(tx, await store.rollout(tx, rollout_id)) for rollout_id in started])
     except IntegrityError as error:
-        raise Refused(
-            "slot_taken", "Somebody else has just bound a certificate there.", fix="Look at the sites again."
-        ) from error
+        raise _slot_taken_meanwhile() from error
+
+
+def _slot_taken_meanwhile() -> Refused:
+    return Refused("slot_taken", "Somebody else has just bound a certificate there.", fix="Look at the sites again.")
 
 
 def _first_of_each_target(chosen: Sequence[Any]) -> list[Any]:
@@ -671,8 +711,9 @@ async def undo_rollout(services: Services, actor: Actor, rollout_id: str) -> Rol
             problem = rules.why_not_undo(state, is_latest=superseded is None, label=superseded or "")
             if problem is not None:
                 raise problem
+            leaves = Step(row.next_step) if row.next_step is not None else None
             await store.move_rollout(
-                tx, rollout_id, None, Step.UNDO, RolloutState.UNDOING, finished_at=None, undo_asked_at=now
+                tx, rollout_id, leaves, Step.UNDO, RolloutState.UNDOING, finished_at=None, undo_asked_at=now
             )
             await services.jobs.start(tx, STEP, rollout_id)
             await audit.record(
@@ -797,6 +838,7 @@ def _view_of_rollout(row: Any, items: Sequence[Any], steps: Sequence[Any]) -> Ro
             )
             for item in items
         ),
+        planned=row.plan is not None,
         steps=tuple(
             RolloutStepView(
                 step=Step(step.step),

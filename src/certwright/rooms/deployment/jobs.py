@@ -3,6 +3,7 @@ worker runs the same step again and the target finds what is done already."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -33,17 +34,24 @@ async def rollout_step(services: Services, rollout_id: str) -> Next:
         row = await store.rollout(tx, rollout_id)
         if row is None or row.finished_at is not None:
             return None
-        if row.started_at is None and not await store.begin_rollout(
-            tx, rollout_id, row.target_id, services.clock.now()
-        ):
-            # The rollout before it starts this one when it ends; looking again now and then costs little.
-            return _WAIT_FOR_TARGET
+        if row.started_at is None:
+            other = await store.begin_rollout(tx, rollout_id, row.target_id, services.clock.now())
+            if other is not None:
+                # The rollout before it starts this one when it ends; looking again now and then costs little.
+                raise Again(
+                    _WAIT_FOR_TARGET, rules.why_wait(other.id, RolloutState(other.state), row.target, other.problem)
+                )
         target_row = await store.target(tx, row.target_id)
         step = Step(row.next_step)
-        step_id = await store.begin_step(
-            tx, id=new_id("rst", services.clock.now()), account_id=row.account_id, project_id=row.project_id,
-            rollout_id=rollout_id, step=step.value, started_at=services.clock.now(),
-        )  # fmt: skip
+        step_id = None
+        if row.state == RolloutState.FAILED.value:
+            # Tried for days, it would fill the history: one note stands for all these tries.
+            step_id = await store.last_step(tx, rollout_id, step)
+        if step_id is None:
+            step_id = await store.begin_step(
+                tx, id=new_id("rst", services.clock.now()), account_id=row.account_id, project_id=row.project_id,
+                rollout_id=rollout_id, step=step.value, started_at=services.clock.now(),
+            )  # fmt: skip
     assert_no_transaction()
     target = actions.open_target(services, target_row)
     plan = Plan.from_dict(row.plan) if row.plan else None
@@ -142,17 +150,19 @@ async def _done(
     state = {Step.KEEP: RolloutState.DEPLOYED, Step.UNDO: RolloutState.UNDONE}.get(step, RolloutState.RUNNING)
     async with services.db.begin() as tx:
         values: dict[str, Any] = {"finished_at": now} if after is None else {}
+        if step is Step.UNDO:
+            values["problem"] = rules.undone_for(row.problem)
         if step is Step.PLAN and plan is not None:
             items = await store.items_of(tx, [row.id])
             values["plan"] = plan.as_dict()
             values["plan"]["cautions"] = [*(await _coverage(tx, items)), *values["plan"]["cautions"]]
         if not await store.move_rollout(tx, row.id, step, after, state, **values):
             return None
-        await store.end_step(tx, step_id, finished_at=now, outcome="done", details=list(result.details))
+        await store.end_step(tx, step_id, finished_at=now, outcome="done", details=list(result.details), problem=None)
         if seen is not None:
             await actions.record_discovery(tx, services, row.target_id, seen)
         if after is None:
-            await _finish(tx, services, row, state, row.problem)
+            await _finish(tx, services, row, state, rules.undone_for(row.problem))
     return None if after is None else timedelta(0)
 
 
@@ -175,8 +185,10 @@ async def _refused(
         await store.end_step(tx, step_id, finished_at=now, outcome="failed", problem=problem.as_dict())
         undo_failures = await store.failed_undos(tx, row.id, row.undo_asked_at) if step is Step.UNDO else 0
         state, after = rules.after_failure(step, undo_failures)
-        first = row.problem or problem.as_dict()
-        values: dict[str, Any] = {"problem": problem.as_dict() if state is RolloutState.FAILED else first}
+        said = rules.undone_for(row.problem) or (problem.as_dict() if step is not Step.UNDO else None)
+        if state is RolloutState.FAILED:
+            said = rules.undo_failed(row.id, row.target, problem, said).as_dict()
+        values: dict[str, Any] = {"problem": said}
         if after is None:
             values["finished_at"] = now
         if not await store.move_rollout(tx, row.id, step, after, state, **values):
@@ -184,8 +196,13 @@ async def _refused(
         if seen is not None:
             await actions.record_discovery(tx, services, row.target_id, seen)
         if after is None:
-            await _finish(tx, services, row, state, values["problem"])
+            await _finish(tx, services, row, state, said)
             return None
+        if state is RolloutState.FAILED and row.state != state.value:
+            await _tell(tx, services, row, state, said, await store.items_of(tx, [row.id]))
+    if state is RolloutState.FAILED:
+        tries = row.step_attempts if row.state == state.value else 0
+        raise Again(rules.undo_again_after(tries), problem)
     return timedelta(0) if step is not Step.UNDO else _UNDO_AGAIN * 2 ** (undo_failures - 1)
 
 
@@ -198,10 +215,16 @@ async def _finish(tx: Tx, services: Services, row: Any, state: RolloutState, pro
             continue
         if state is RolloutState.DEPLOYED:
             await _now_deployed(tx, services, row, item, binding)
-        elif state is RolloutState.UNDONE:
-            await _as_before(tx, services, row, item, binding)
         else:
-            await _count_failure(tx, services, row, binding)
+            await _as_before(tx, services, row, item, binding)
+    await _tell(tx, services, row, state, problem, items)
+    following = await store.next_waiting(tx, row.target_id)
+    if following is not None:
+        await services.jobs.start(tx, actions.STEP, following)
+
+
+async def _tell(tx: Tx, services: Services, row: Any, state: RolloutState, problem: Any, items: Sequence[Any]) -> None:
+    """Other rooms and the audit log: how it ended, or that it can't be ended without a person."""
     asked_for = state is RolloutState.UNDONE and row.undo_asked_at is not None
     kind = "finished" if state is RolloutState.DEPLOYED else "undone" if asked_for else "failed"
     certificate_ids = sorted({item.certificate_id for item in items})
@@ -217,9 +240,6 @@ async def _finish(tx: Tx, services: Services, row: Any, state: RolloutState, pro
         project_id=row.project_id, before={"state": row.state},
         after={"state": state.value, "certificates": certificate_ids}, reason=(problem or {}).get("code", ""),
     )  # fmt: skip
-    following = await store.next_waiting(tx, row.target_id)
-    if following is not None:
-        await services.jobs.start(tx, actions.STEP, following)
 
 
 async def _now_deployed(tx: Tx, services: Services, row: Any, item: Any, binding: Any) -> None:
@@ -268,7 +288,11 @@ async def _count_failure(tx: Tx, services: Services, row: Any, binding: Any) -> 
         await store.update_binding(tx, binding.id, failures=failures, retry_at=at)
 
 
-async def version_issued(services: Services, event: Event) -> None:
-    """Listener: a certificate has a new version; bring it to where the certificate is used."""
+async def version_issued(services: Services, told: Sequence[Event]) -> None:
+    """Listener: certificates have new versions; bring them to where the certificates are used."""
     async with services.db.begin() as tx:
-        await actions.redeploy(tx, services, event.object_id, str(event.payload["version_id"]))
+        used = await store.certificates_bound(tx, [event.object_id for event in told])
+    for event in told:
+        if event.object_id in used:
+            async with services.db.begin() as tx:
+                await actions.redeploy(tx, services, event.object_id, str(event.payload["version_id"]))

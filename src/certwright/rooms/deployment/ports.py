@@ -62,6 +62,9 @@ class Target(Protocol):
     async def undo(self, plan: Plan) -> StepResult:
         """Put back what was there, see it served again, and release the target; good after any step or none."""
 
+    async def abandon(self, rollout_id: str) -> None:
+        """Release the target from a rollout that nobody will go on with; its files stay as they are."""
+
 
 class TargetKind(Protocol):
     """A folder among the target connectors, known by its `kind`."""

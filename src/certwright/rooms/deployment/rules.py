@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from certwright.kernel.names import covers
-from certwright.kernel.problems import Invalid, Problem, Refused
+from certwright.kernel.problems import Invalid, Problem, Refused, Unavailable
 from certwright.rooms.deployment.words import FINISHED_STATES, ORDER, Caution, KeyKind, RolloutState, Site, Slot, Step
 
 ONLY_SLOT = "only"
 UNDO_ATTEMPTS = 5
 _FIRST_RETRY = timedelta(minutes=15)
 _LONGEST_RETRY = timedelta(hours=12)
+_FIRST_UNDO_AGAIN = timedelta(minutes=1)
+_LONGEST_UNDO_AGAIN = timedelta(minutes=10)
 _NAME_LENGTH = 63
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.- ")
 
@@ -175,13 +178,57 @@ def following(step: Step) -> Step | None:
 def after_failure(step: Step, undo_failures: int) -> tuple[RolloutState, Step | None]:
     """Where a rollout goes when `step` was refused; `undo_failures` counts this one, too.
 
-    Planning changes nothing, so there is nothing to undo. An undo that keeps failing is somebody's to look at.
+    Planning changes nothing, so there is nothing to undo. An undo that keeps failing is somebody's to look at, and goes
+    on being tried: it only puts back what the rollout itself wrote, so that trying is safe at any time.
     """
     if step is Step.PLAN:
         return RolloutState.UNDONE, None
     if step is Step.UNDO and undo_failures >= UNDO_ATTEMPTS:
-        return RolloutState.FAILED, None
+        return RolloutState.FAILED, Step.UNDO
     return RolloutState.UNDOING, Step.UNDO
+
+
+def undo_again_after(tries: int) -> timedelta:
+    """How long to wait before a failed undo is tried once more, `tries` such waits later: 1 min, 2 min … 10 min."""
+    doubled: timedelta = _FIRST_UNDO_AGAIN * 2 ** min(tries, 10)
+    return min(doubled, _LONGEST_UNDO_AGAIN)
+
+
+def undo_failed(rollout_id: str, target: str, why: Problem, because: Mapping[str, Any] | None) -> Refused:
+    """What a failed rollout says: what a person must do, and that the rest goes by itself. `because` is what the
+    rollout was undone for; None when somebody asked for it."""
+    return Refused(
+        "undo_failed",
+        f"What {target} served before could not be put back: {why.message}",
+        fix=f"{why.fix} The undo is tried again every few minutes; certwright rollouts undo {rollout_id} tries at "
+        f"once. Other rollouts to {target} wait for it.".strip(),
+        extra={"why": why.code, "because": because and dict(because)},
+    )
+
+
+def undone_for(problem: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What a rollout is undone for, of the problem it has now: that of a failed undo holds it inside."""
+    because: Mapping[str, Any] | None = problem
+    if problem is not None and problem["code"] == "undo_failed":
+        because = problem["because"]
+    return because
+
+
+def why_wait(rollout_id: str, state: RolloutState, target: str, problem: Mapping[str, Any] | None) -> Problem:
+    """What keeps a rollout from beginning: the one before it on the same target, with these facts."""
+    if state is RolloutState.FAILED:
+        said = (problem or {}).get("message", f"Rollout {rollout_id} failed.")
+        return Refused(
+            "target_undo_failed",
+            f"This rollout waits for rollout {rollout_id} to the same target, which failed and could not be undone. "
+            f"{said}",
+            fix=f"Mend what it names, then certwright rollouts undo {rollout_id}; this one goes on by itself.",
+            extra={"rollout_id": rollout_id},
+        )
+    return Unavailable(
+        "target_busy", f"{target} is being changed by rollout {rollout_id}.", extra={"rollout_id": rollout_id},
+        fix="Wait until that rollout is finished; this one goes on by itself then.",
+    )  # fmt: skip
 
 
 def why_not_undo(state: RolloutState, *, is_latest: bool, label: str) -> Problem | None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
-from certwright.platform.db import Tx
+from certwright.platform.db import Tx, is_one_of
 from certwright.rooms.deployment.tables import bindings, rollout_items, rollout_steps, rollouts, sites, targets
 from certwright.rooms.deployment.words import RolloutState, Step, Trigger
 
@@ -39,7 +39,7 @@ _ROLLOUT = tuple(
     rollouts.c[n]
     for n in (
         "id", "account_id", "project_id", "target_id", "state", "trigger", "requested_by", "next_step", "plan",
-        "problem", "created_at", "started_at", "undo_asked_at", "finished_at", "step_problem",
+        "problem", "created_at", "started_at", "undo_asked_at", "finished_at", "step_attempts", "step_problem",
     )
 )  # fmt: skip
 _ITEM = tuple(
@@ -224,6 +224,18 @@ async def bindings_to_renew(tx: Tx, certificate_id: str, version_id: str) -> Seq
     )
 
 
+async def certificates_bound(tx: Tx, certificate_ids: Sequence[str]) -> set[str]:
+    """Those of them that are bound anywhere."""
+    b = bindings.c
+    return set(
+        (await tx.scalars(sa.select(b.certificate_id).where(is_one_of(b.certificate_id, certificate_ids)))).all()
+    )
+
+
+async def is_deployed(tx: Tx, version_id: str) -> bool:
+    return bool(await tx.scalar(sa.select(sa.exists().where(bindings.c.deployed_version_id == version_id))))
+
+
 async def bindings_to_retry(tx: Tx, now: datetime, limit: int) -> Sequence[Row]:
     return await bindings_where(tx, bindings.c.retry_at <= now, limit=limit)
 
@@ -289,26 +301,22 @@ async def items_of(tx: Tx, rollout_ids: Sequence[str]) -> Sequence[Row]:
     return (await tx.execute(query)).all()
 
 
-async def has_unfinished_rollout(tx: Tx, target_id: str) -> bool:
-    return bool(
-        await tx.scalar(
-            sa.select(sa.exists().where(rollouts.c.target_id == target_id, rollouts.c.finished_at.is_(None)))
-        )
+async def unfinished_rollouts(tx: Tx, target_id: str) -> Sequence[Row]:
+    """Id and state of those that run, wait, or could not be undone."""
+    query = sa.select(rollouts.c.id, rollouts.c.state).where(
+        rollouts.c.target_id == target_id, rollouts.c.finished_at.is_(None)
     )
+    return (await tx.execute(query)).all()
 
 
-async def has_unfinished_item(tx: Tx, binding_id: str) -> bool:
-    return bool(
-        await tx.scalar(
-            sa.select(
-                sa.exists().where(
-                    rollout_items.c.binding_id == binding_id,
-                    rollout_items.c.rollout_id == rollouts.c.id,
-                    rollouts.c.finished_at.is_(None),
-                )
-            )
-        )
+async def unfinished_of_binding(tx: Tx, binding_id: str) -> Sequence[Row]:
+    """Id and state of the unfinished rollouts that move this binding."""
+    query = (
+        sa.select(rollouts.c.id, rollouts.c.state)
+        .join(rollout_items, rollout_items.c.rollout_id == rollouts.c.id)
+        .where(rollout_items.c.binding_id == binding_id, rollouts.c.finished_at.is_(None))
     )
+    return (await tx.execute(query)).all()
 
 
 async def waiting_rollout(tx: Tx, target_id: str, trigger: Trigger) -> str | None:
@@ -325,22 +333,28 @@ async def waiting_rollout(tx: Tx, target_id: str, trigger: Trigger) -> str | Non
     return found
 
 
-async def begin_rollout(tx: Tx, rollout_id: str, target_id: str, now: datetime) -> bool:
-    """Give the rollout its target, in the order they were asked for; False while another has it or is before it."""
-    other = sa.alias(rollouts)
-    before = sa.exists().where(
-        other.c.target_id == target_id,
-        other.c.finished_at.is_(None),
-        sa.or_(other.c.started_at.is_not(None), other.c.id < rollout_id),
-        other.c.id != rollout_id,
-    )
+async def begin_rollout(tx: Tx, rollout_id: str, target_id: str, now: datetime) -> Row | None:
+    """Give the rollout its target, in the order they were asked for. None when it has it now; else what has it or is
+    before this one: id, state, problem."""
     await tx.execute(sa.select(targets.c.id).where(targets.c.id == target_id).with_for_update())
-    result = await tx.execute(
-        sa.update(rollouts)
-        .where(rollouts.c.id == rollout_id, rollouts.c.started_at.is_(None), ~before)
-        .values(started_at=now)
-    )
-    return result.rowcount == 1
+    other = rollouts.c
+    before = (
+        sa.select(other.id, other.state, other.problem)
+        .where(
+            other.target_id == target_id, other.finished_at.is_(None), other.id != rollout_id,
+            sa.or_(other.started_at.is_not(None), other.id < rollout_id),
+        )
+        .order_by(other.started_at.is_(None), other.id)
+        .limit(1)
+    )  # fmt: skip
+    in_the_way = (await tx.execute(before)).one_or_none()
+    if in_the_way is None:
+        await tx.execute(
+            sa.update(rollouts)
+            .where(rollouts.c.id == rollout_id, rollouts.c.started_at.is_(None))
+            .values(started_at=now)
+        )
+    return in_the_way
 
 
 async def next_waiting(tx: Tx, target_id: str) -> str | None:
@@ -384,6 +398,14 @@ async def begin_step(tx: Tx, **values: Any) -> str:
         return interrupted
     await tx.execute(sa.insert(rollout_steps).values(**values))
     return str(values["id"])
+
+
+async def last_step(tx: Tx, rollout_id: str, step: Step) -> str | None:
+    """The note of the newest run of a step."""
+    c = rollout_steps.c
+    query = sa.select(c.id).where(c.rollout_id == rollout_id, c.step == step.value)
+    found: str | None = await tx.scalar(query.order_by(c.started_at.desc(), c.id.desc()).limit(1))
+    return found
 
 
 async def end_step(tx: Tx, step_id: str, **values: Any) -> None:

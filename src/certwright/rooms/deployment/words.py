@@ -465,6 +465,12 @@ class RolloutView:
     finished_at: datetime | None
     items: tuple[RolloutItemView, ...] = ()
     steps: tuple[RolloutStepView, ...] = ()
+    planned: bool = True
+
+    @property
+    def refused(self) -> bool:
+        """It was turned down before there was a plan: nothing was changed, so nothing was undone either."""
+        return self.state is RolloutState.UNDONE and not self.planned and self.problem is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from certwright.platform.services import Services
 from certwright.rooms.notify import jobs, tables
 from certwright.rooms.notify.actions import (
@@ -18,17 +20,23 @@ from certwright.rooms.notify.actions import (
     update_recipient,
     verify_recipient,
 )
+from certwright.rooms.notify.applicants import ApplicantMail
+from certwright.rooms.notify.mailboxes import MailboxMail
 from certwright.rooms.notify.ports import Channel
+from certwright.rooms.notify.revocations import RevocationMail
 from certwright.rooms.notify.words import Addressee, Letter, MessageState, NotSentError, Receipt, Text
 
 __all__ = [
     "SEND_STEP",
     "Addressee",
+    "ApplicantMail",
     "Channel",
     "Letter",
+    "MailboxMail",
     "MessageState",
     "NotSentError",
     "Receipt",
+    "RevocationMail",
     "Text",
     "audience",
     "create_recipient",
@@ -49,12 +57,14 @@ __all__ = [
 def register(services: Services) -> None:
     services.jobs.register(SEND_STEP, tables.messages, jobs.send_step)
     services.jobs.register(jobs.EXPIRY_STEP, tables.expiring_versions, jobs.expiry_step)
+    services.jobs.every("notify.forget", timedelta(hours=1), jobs.forget)
     for kind, listener in (
         ("alarm.raised", jobs.alarm_raised),
         ("alarm.changed", jobs.alarm_changed),
         ("alarm.cleared", jobs.alarm_cleared),
-        ("certificate.version_issued", jobs.version_issued),
         ("certificate.revoked", jobs.reminding_over),
         ("certificate.deleted", jobs.reminding_over),
+        ("certificate.moved", jobs.certificate_moved),
     ):
         services.events.subscribe(kind, "notify", listener)
+    services.events.subscribe_batch("certificate.version_issued", "notify", jobs.version_issued)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -14,16 +15,17 @@ from certwright.platform.events import Event
 from certwright.platform.jobs import Again, Next
 from certwright.platform.services import Services
 from certwright.rooms import certificates
-from certwright.rooms.notify import actions, letters, rules, store
+from certwright.rooms.notify import actions, applicants, letters, mailboxes, revocations, rules, store
 from certwright.rooms.notify.ports import Channel
 from certwright.rooms.notify.words import Letter, NotSentError
 
 log = structlog.get_logger(__name__)
 
 EXPIRY_STEP = "notify.expiry"
+_FORGOTTEN_AT_ONCE = 1000
 
-# A code isn't kept in clear once it was sent, or given up.
-_SECRET_KINDS = frozenset(("recipient.verification",))
+# A code, or the token of a link, isn't kept in clear once it was sent, or given up.
+_SECRET_KINDS = frozenset(("recipient.verification", mailboxes.KIND, revocations.KIND)) | applicants.SECRET_KINDS
 
 
 def _wiped(row: Any) -> dict[str, Any]:
@@ -81,6 +83,15 @@ async def _not_sent(services: Services, row: Any, refusal: NotSentError) -> None
     raise Again(pause, refusal.problem)
 
 
+async def forget(services: Services) -> None:
+    """Chore: drop messages that ended longer ago than the setting says, some at a time."""
+    before = services.clock.now() - timedelta(days=services.settings.messages_days)
+    dropped = _FORGOTTEN_AT_ONCE
+    while dropped == _FORGOTTEN_AT_ONCE:
+        async with services.db.begin() as tx:
+            dropped = await store.forget_messages(tx, before, _FORGOTTEN_AT_ONCE)
+
+
 # Alarms
 
 
@@ -110,33 +121,40 @@ async def _alarm(services: Services, event: Event, what: str) -> None:
 # Expiry
 
 
-async def version_issued(services: Services, event: Event) -> None:
-    """Remind about this version from now on, and about the ones before it no more."""
-    told = event.payload
-    version_id = str(told["version_id"])
+async def version_issued(services: Services, told: Sequence[Event]) -> None:
+    """Remind about these versions from now on, and about the ones before them no more."""
+    now = services.clock.now()
     async with services.db.begin() as tx:
-        current = await certificates.current_version(tx, event.object_id)
-        if current is None or current.version_id != version_id:
-            return  # told late: a newer version is there already
-        await store.stop_reminding(tx, event.object_id, but=version_id)
-        now = services.clock.now()
-        first = rules.plan(rules.steps_of(current.not_before, current.not_after), (), now)
-        # Mostly nothing is due for weeks: then the row itself says when to look, and no step runs now.
-        later = now + first.wait if first.send is None and first.wait is not None else None
-        new = await store.insert_version(
+        fresh = await certificates.still_current(tx, told)
+        await store.stop_reminding(tx, [version.certificate_id for version in fresh],
+                                   but=[version.version_id for version in fresh])  # fmt: skip
+        new = await store.insert_versions(
             tx,
-            {"id": version_id, "next_step_at": later, "certificate_id": event.object_id,
-             "account_id": current.account_id,
-             "project_id": current.project_id, "not_before": current.not_before, "not_after": current.not_after},
+            [
+                {"id": v.version_id, "next_step_at": _first_look(v, now), "certificate_id": v.certificate_id,
+                 "account_id": v.account_id, "project_id": v.project_id, "not_before": v.not_before,
+                 "not_after": v.not_after}
+                for v in fresh
+            ],
         )  # fmt: skip
-        if new and later is None:
-            await services.jobs.start(tx, EXPIRY_STEP, version_id)
+        await services.jobs.start(tx, EXPIRY_STEP, *(row.id for row in new if row.next_step_at is None))
+
+
+def _first_look(version: certificates.NewVersion, now: datetime) -> datetime | None:
+    """When a reminder may first be due. Mostly that is in weeks, and no step needs to run now; None: at once."""
+    first = rules.plan(rules.steps_of(version.not_before, version.not_after), (), now)
+    return now + first.wait if first.send is None and first.wait is not None else None
 
 
 async def reminding_over(services: Services, event: Event) -> None:
     """Of a certificate that was revoked or deleted nobody wants to hear that it expires."""
     async with services.db.begin() as tx:
-        await store.stop_reminding(tx, event.object_id)
+        await store.stop_reminding(tx, [event.object_id])
+
+
+async def certificate_moved(services: Services, event: Event) -> None:
+    async with services.db.begin() as tx:
+        await store.follow_certificate(tx, event.object_id)
 
 
 async def expiry_step(services: Services, version_id: str) -> Next:

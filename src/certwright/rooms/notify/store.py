@@ -9,7 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from certwright.platform.db import Tx
+from certwright.kernel.ids import first_id
+from certwright.platform.db import Tx, is_one_of, unnested
+from certwright.rooms import certificates
 from certwright.rooms.notify.tables import expiring_versions, messages, notices, recipients
 
 Row = Any
@@ -120,12 +122,34 @@ async def message(tx: Tx, account_id: str, message_id: str) -> Row | None:
     return (await tx.execute(sa.select(messages).where(m.id == message_id, m.account_id == account_id))).one_or_none()
 
 
+async def forget_messages(tx: Tx, before: datetime, limit: int) -> int:
+    """Drop what was sent or given up before; the id tells when a message was written."""
+    m = messages.c
+    ended = sa.func.coalesce(m.sent_at, m.failed_at) < before
+    old = sa.select(m.id).where(m.id < first_id("msg", before), ended).limit(limit)
+    return (await tx.execute(sa.delete(messages).where(m.id.in_(old.scalar_subquery())))).rowcount
+
+
+async def delete_messages(tx: Tx, account_id: str, object_id: str) -> None:
+    """Erase what was written about an object, with the addresses it went to; a message not sent yet is never sent."""
+    m = messages.c
+    await tx.execute(sa.delete(messages).where(m.account_id == account_id, m.object_id == object_id))
+
+
 # Reminders
 
 
-async def insert_version(tx: Tx, values: Mapping[str, Any]) -> bool:
-    insert = pg_insert(expiring_versions).values(**values).on_conflict_do_nothing().returning(expiring_versions.c.id)
-    return await tx.scalar(insert) is not None
+async def insert_versions(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Id and next step of those that were not known before."""
+    if not rows:
+        return []
+    e = expiring_versions.c
+    columns = (e.id, e.certificate_id, e.account_id, e.project_id, e.not_before, e.not_after, e.next_step_at)
+    given = unnested("given", **{c.name: (c.type, [row[c.name] for row in rows]) for c in columns}).c
+    insert = pg_insert(expiring_versions).from_select(
+        [c.name for c in columns], sa.select(*(given[c.name] for c in columns))
+    )
+    return list(await tx.execute(insert.on_conflict_do_nothing().returning(e.id, e.next_step_at)))
 
 
 async def version(tx: Tx, version_id: str) -> Row | None:
@@ -133,10 +157,17 @@ async def version(tx: Tx, version_id: str) -> Row | None:
     return (await tx.execute(select)).one_or_none()
 
 
-async def stop_reminding(tx: Tx, certificate_id: str, *, but: str = "") -> None:
-    """Of a certificate's versions other than `but`; what was sent stays on record."""
+async def stop_reminding(tx: Tx, certificate_ids: Sequence[str], *, but: Sequence[str] = ()) -> None:
+    """Of these certificates' versions other than `but`; what was sent stays on record."""
     e = expiring_versions.c
-    await tx.execute(sa.delete(expiring_versions).where(e.certificate_id == certificate_id, e.id != but))
+    await tx.execute(
+        sa.delete(expiring_versions).where(is_one_of(e.certificate_id, certificate_ids), ~is_one_of(e.id, but))
+    )
+
+
+async def follow_certificate(tx: Tx, certificate_id: str) -> None:
+    """What is known of its versions is in the project it is in."""
+    await tx.execute(certificates.followed(expiring_versions, expiring_versions.c.certificate_id, certificate_id))
 
 
 async def notices_of(tx: Tx, version_id: str) -> list[str]:

@@ -96,11 +96,14 @@ def register(services: Services) -> None:
     services.jobs.register(jobs.VERSION_STEP, tables.watched_versions, jobs.version_step)
     services.jobs.every("watch.probes", timedelta(seconds=1), round_of_probes)
     services.jobs.every("watch.metrics", timedelta(seconds=15), metrics.refresh)
+    services.jobs.every("watch.forget", timedelta(hours=1), jobs.forget)
     for kind, listener in (
-        ("certificate.version_issued", jobs.version_issued),
         ("certificate.auto_renew_set", jobs.auto_renew_set),
         ("certificate.revoked", jobs.certificate_revoked),
+        ("certificate.moved", jobs.certificate_moved),
         ("certificate.deleted", jobs.certificate_deleted),
+        ("validation.evidence_runs_out", jobs.evidence_runs_out),
+        ("validation.evidence_lasts", jobs.evidence_lasts),
         ("deployment.binding_created", jobs.binding_created),
         ("deployment.binding_removed", jobs.binding_removed),
         ("deployment.rollout_finished", jobs.rollout_finished),
@@ -108,3 +111,4 @@ def register(services: Services) -> None:
         ("deployment.rollout_undone", jobs.rollout_undone),
     ):
         services.events.subscribe(kind, "watch", listener)
+    services.events.subscribe_batch("certificate.version_issued", "watch", jobs.version_issued)

@@ -19,10 +19,11 @@ from certwright.kernel.actor import Actor
 from certwright.kernel.ids import new_id
 from certwright.kernel.names import looks_like_ip, parse_dns_name, parse_ip
 from certwright.kernel.problems import Invalid, Refused, Stale, not_found
+from certwright.platform.addresses import IPAddress
 from certwright.platform.db import Tx
 from certwright.platform.egress import EgressProblem
 from certwright.platform.services import Services
-from certwright.rooms import access, audit, certificates
+from certwright.rooms import access, audit, certificates, deployment
 from certwright.rooms.watch import alarms, intended, metrics, rules, store
 from certwright.rooms.watch.chains import Roots, UnreadableError, examine
 from certwright.rooms.watch.handshake import NoHandshakeError, handshake
@@ -312,7 +313,7 @@ async def open_alarms_for(tx: Tx, object_id: str) -> list[Any]:
 
     Whoever asks: callers check access to the object themselves.
     """
-    ids = [object_id, *(row.id for row in await store.endpoints_of_certificate(tx, object_id))]
+    ids = [object_id, *(row.id for row in await store.endpoints_of_certificates(tx, [object_id]))]
     return sorted((await store.open_alarms(tx, ids)).values(), key=lambda row: row.id)
 
 
@@ -369,17 +370,40 @@ async def look(services: Services, row: Any, roots: Roots) -> Look:
     try:
         addresses = (await services.egress.resolve(row.host))[:_MAX_ADDRESSES]
     except EgressProblem as problem:
-        code = {"egress_denied": "denied", "egress_dns": "dns"}.get(problem.code, "refused")
-        if problem.extra.get("outcome") in ("timeout", "unreachable"):
-            code = "resolver_away"
-        address = str(problem.extra.get("address", ""))
-        failed = Observation(address, started, problem=code, detail=problem.message, failures=row.failures + 1)
-        return Look(row.id, started, (failed,))
+        own = await _own_listener(services, row) if problem.code == "egress_denied" else None
+        if own is None:
+            return Look(row.id, started, (_unresolved(row, started, problem),))
+        addresses = (own,)
     if len(addresses) == 1:
         found = [await _observe(row, str(addresses[0]), started, roots)]
     else:
         found = await asyncio.gather(*(_observe(row, str(address), started, roots) for address in addresses))
     return Look(row.id, started, tuple(found))
+
+
+def _unresolved(row: Any, at: datetime, problem: EgressProblem) -> Observation:
+    code = {"egress_denied": "denied", "egress_dns": "dns"}.get(problem.code, "refused")
+    if problem.extra.get("outcome") in ("timeout", "unreachable"):
+        code = "resolver_away"
+    detail = f"{problem.message} {problem.fix}" if code == "denied" else problem.message
+    address = str(problem.extra.get("address", ""))
+    return Observation(address, at, problem=code, detail=detail, failures=row.failures + 1)
+
+
+async def _own_listener(services: Services, row: Any) -> IPAddress | None:
+    """The loopback address of an endpoint at which a bound site of this very machine was found listening.
+
+    Loopback is closed, because whoever may add endpoints could otherwise feel out every program of this machine. This
+    one address and port a target's own configuration names, and deploying connects to it in any case. The binding is
+    asked each time: when it is gone, or the site listens elsewhere, the door is closed again.
+    """
+    if row.binding_id is None or not looks_like_ip(row.host):
+        return None
+    address = ipaddress.ip_address(row.host)
+    if not address.is_loopback:
+        return None
+    async with services.db.begin() as tx:
+        return address if await deployment.listens_at(tx, row.binding_id, row.host, row.port) else None
 
 
 async def _observe(row: Any, address: str, at: datetime, roots: Roots) -> Observation:

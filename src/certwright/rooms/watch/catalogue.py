@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Any
 
 from certwright.platform.i18n import N_, _
-from certwright.rooms.watch.words import DEPLOYMENT, DIFFERS, EXCEPTION, OVERDUE
+from certwright.rooms.watch.words import DEPLOYMENT, DIFFERS, EVIDENCE, EXCEPTION, OVERDUE
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,25 @@ CATALOGUE: Mapping[str, AlarmKind] = {
                 N_("The alarm clears by itself when a rollout of the certificate succeeds."),
             ),
         ),
+        AlarmKind(
+            id=EVIDENCE,
+            name=N_("Validation evidence expires before next renewal"),
+            severities=("minor",),
+            resource_type="certificate",
+            monitor_type=N_("Age of the evidence that the next renewal will need"),
+            unit="",
+            threshold=N_("The evidence ends within 30 days and before the renewal, and nothing renews it by itself."),
+            causes=(
+                N_("The names were validated by hand, and the time for which that counts has become shorter."),
+                N_("No DNS connection holds the zone, so that nobody publishes a new record."),
+            ),
+            impact=N_("The renewal stops until somebody shows again that the names are theirs."),
+            handling=(
+                N_("Best: connect the DNS server of the zone; then names are validated without anybody."),
+                N_("Otherwise reissue the certificate after the evidence has ended, and publish what is shown there."),
+                N_("The alarm clears by itself when there is newer evidence or a DNS connection."),
+            ),
+        ),
     )
 }
 
@@ -159,6 +178,12 @@ _SENTENCES: Mapping[str, str] = {
     "differs": N_("The certificate served ({served}) is not the intended one ({intended})."),
     "renewal_overdue": N_(
         "The renewal was due on {due} and has not succeeded; the certificate expires on {not_after}."
+    ),
+    "evidence_runs_out": N_(
+        "The proof that {names} may be certified counts until {until}; the renewal due on {needed_at} needs newer."
+    ),
+    "evidence_missing": N_(
+        "There is no proof any more that {names} may be certified; the renewal due on {needed_at} will need it."
     ),
     "rollout_failed": N_("The rollout failed: {detail}."),
     "rollout_undone": N_("The rollout was undone, the previous certificate is back in place: {detail}."),
@@ -201,7 +226,7 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value) or "–"
     text = str(value)
-    if key in ("not_after", "not_before", "due"):
+    if key in ("not_after", "not_before", "due", "until", "needed_at"):
         return f"{text[:10]} {text[11:16]} UTC"
     if key in ("served", "intended"):
         return text[:16] + "…"

@@ -6,10 +6,10 @@ Nothing is rejected here: expired, untrusted and misordered certificates are jus
 from __future__ import annotations
 
 import hashlib
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -40,10 +40,52 @@ def _lenient() -> Iterator[None]:
         yield
 
 
-class Roots:
-    """Certificates that end a path, found by subject. Equal instances are the same object: make one and keep it."""
+class _Kept:
+    """What was said of the chains seen last, bounded by bytes and not by their number: a server chooses how much it
+    sends, up to a quarter of a megabyte of names, and a thousand such servers must not fill the memory."""
 
-    def __init__(self, ders: Iterable[bytes]) -> None:
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self._said: dict[bytes, tuple[ServedChain, int]] = {}
+
+    def get(self, digest: bytes) -> ServedChain | None:
+        found = self._said.pop(digest, None)
+        if found is None:
+            return None
+        self._said[digest] = found  # last in the order in which they go
+        return found[0]
+
+    def put(self, digest: bytes, said: ServedChain) -> None:
+        weight = _weight(said)
+        self._said[digest] = (said, weight)
+        self.bytes += weight
+        while self.bytes > self.most_bytes:
+            _, gone = self._said.pop(next(iter(self._said)))
+            self.bytes -= gone
+
+
+def _weight(said: ServedChain) -> int:
+    """About how many bytes of memory it takes: texts and what holds them."""
+    texts = [*said.names, said.subject, said.issuer, said.serial, said.fingerprint, said.detail]
+    for link in said.links:
+        texts += (link.subject, link.issuer, link.fingerprint)
+    return _BESIDES_TEXTS + sum(sys.getsizeof(text) + 8 for text in texts)
+
+
+# Some ten thousand usual chains, more than a worker meets between two looks at one of them.
+_KEPT_BYTES = 32 * 1024 * 1024
+_BESIDES_TEXTS = 1024
+
+
+class Roots:
+    """Certificates that end a path, found by subject. Equal instances are the same object: make one and keep it.
+
+    What was said of chains by these roots is kept here, too, and goes with them.
+    """
+
+    def __init__(self, ders: Iterable[bytes], *, most_bytes: int = _KEPT_BYTES) -> None:
+        self.kept = _Kept(most_bytes)
         self._by_subject: dict[bytes, list[x509.Certificate]] = {}
         self._ders: set[bytes] = set()
         with _lenient():
@@ -64,7 +106,6 @@ class Roots:
         return der in self._ders
 
 
-@lru_cache(maxsize=4096)
 def examine(chain: tuple[bytes, ...], roots: Roots) -> ServedChain:
     """What the served certificates say; the first is the server's own. Raises UnreadableError.
 
@@ -72,8 +113,14 @@ def examine(chain: tuple[bytes, ...], roots: Roots) -> ServedChain:
     """
     if not chain:
         raise UnreadableError("the server sent no certificate")
-    with _lenient():
-        return _examine(chain, roots)
+    # Of each certificate by itself: joined, other certificates could have the same digest.
+    digest = b"".join(hashlib.sha256(der).digest() for der in chain)
+    found = roots.kept.get(digest)
+    if found is None:
+        with _lenient():
+            found = _examine(chain, roots)
+        roots.kept.put(digest, found)
+    return found
 
 
 def _examine(chain: tuple[bytes, ...], roots: Roots) -> ServedChain:

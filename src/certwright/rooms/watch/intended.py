@@ -39,11 +39,11 @@ async def bound(tx: Tx, *, binding_id: str | None = None, site_id: str | None = 
 
 
 async def rollout_under_way(tx: Tx, site_id: str) -> bool:
-    """Whether what the site serves is just being changed."""
+    """Whether what the site serves is just being changed; a rollout that could not be undone changes nothing now."""
     r, s = deployment.rollouts.c, deployment.sites.c
     under_way = (
         sa.exists()
         .where(s.id == site_id, r.target_id == s.target_id, r.started_at.is_not(None))
-        .where(r.finished_at.is_(None))
+        .where(r.finished_at.is_(None), r.state != deployment.RolloutState.FAILED.value)
     )
     return bool(await tx.scalar(sa.select(under_way)))

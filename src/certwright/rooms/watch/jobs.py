@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -17,7 +18,7 @@ from certwright.platform.jobs import Next
 from certwright.platform.services import Services
 from certwright.rooms import certificates
 from certwright.rooms.watch import actions, alarms, intended, rules, store
-from certwright.rooms.watch.words import DEPLOYMENT, OVERDUE, AlarmFact, Origin, Severity, StartTls
+from certwright.rooms.watch.words import DEPLOYMENT, EVIDENCE, OVERDUE, AlarmFact, Origin, Severity, StartTls
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +27,7 @@ VERSION_STEP = "watch.renewal"
 _IN_FLIGHT = 400
 _GATHER_SECONDS = 0.2
 _CLAIM = timedelta(seconds=60)
+_FORGOTTEN_AT_ONCE = 1000
 _SETTLE_AFTER_ISSUE = rules.LONGEST_SETTLING
 # Old workers of a server that was just reloaded may finish a handshake with what they had.
 _SETTLE_AFTER_ROLLOUT = timedelta(seconds=30)
@@ -91,34 +93,39 @@ async def probe_step(services: Services, endpoint_id: str, roots: actions.RootCa
 # A certificate's life, as others tell it
 
 
-async def version_issued(services: Services, event: Event) -> None:
-    """Intended from now on; and its own renewal is waited for in turn."""
-    certificate_id, version_id = event.object_id, str(event.payload["version_id"])
+async def version_issued(services: Services, told: Sequence[Event]) -> None:
+    """Intended from now on; and their own renewal is waited for in turn."""
     now = services.clock.now()
     async with services.db.begin() as tx:
-        current = await certificates.current_version(tx, certificate_id)
-        if current is None or current.version_id != version_id:
-            return  # told late: a newer version is there already
-        for row in await store.endpoints_of_certificate(tx, certificate_id):
+        fresh = {version.certificate_id: version for version in await certificates.still_current(tx, told)}
+        for row in await store.endpoints_of_certificates(tx, list(fresh)):
+            sha256 = fresh[row.certificate_id].sha256
             # Where a binding says what is served, the rollout of the new version will say so in its turn.
-            if row.binding_id is None and row.expected_fingerprint != current.sha256:
+            if row.binding_id is None and row.expected_fingerprint != sha256:
                 await store.update_endpoint(
-                    tx, row.id, expected_fingerprint=current.sha256, settle_until=now + _SETTLE_AFTER_ISSUE
+                    tx, row.id, expected_fingerprint=sha256, settle_until=now + _SETTLE_AFTER_ISSUE
                 )
-        await alarms.clear_kind(tx, services, certificate_id, OVERDUE, "renewed")
-        await store.forget_versions(tx, certificate_id, but=version_id)
-        # Before this moment it can't be overdue, so nothing needs to look.
-        due = certificates.renew_at(current.not_before, current.not_after)
-        overdue = rules.overdue_at(due, current.not_after)
-        later = overdue if overdue > now else None
-        watched = await store.watch_version(
+        for (_, kind), standing in (await store.open_alarms(tx, list(fresh))).items():
+            if kind == OVERDUE:
+                await alarms.clear(tx, services, standing, "renewed")
+        versions = list(fresh.values())
+        await store.forget_versions(tx, list(fresh), but=[version.version_id for version in versions])
+        watched = await store.watch_versions(
             tx,
-            {"id": version_id, "next_step_at": later, "certificate_id": certificate_id,
-             "account_id": current.account_id,
-             "project_id": current.project_id},
+            [
+                {"id": v.version_id, "next_step_at": _first_look(v, now), "certificate_id": v.certificate_id,
+                 "account_id": v.account_id, "project_id": v.project_id}
+                for v in versions
+            ],
         )  # fmt: skip
-        if watched and later is None:
-            await services.jobs.start(tx, VERSION_STEP, version_id)
+        await services.jobs.start(tx, VERSION_STEP, *(row.id for row in watched if row.next_step_at is None))
+
+
+def _first_look(version: certificates.NewVersion, now: datetime) -> datetime | None:
+    """Before this moment it can't be overdue, so nothing needs to look; None: look at once."""
+    due = certificates.renew_at(version.not_before, version.not_after)
+    overdue = rules.overdue_at(due, version.not_after)
+    return overdue if overdue > now else None
 
 
 async def version_step(services: Services, version_id: str) -> Next:
@@ -164,18 +171,45 @@ async def auto_renew_set(services: Services, event: Event) -> None:
 async def certificate_revoked(services: Services, event: Event) -> None:
     async with services.db.begin() as tx:
         await alarms.clear_kind(tx, services, event.object_id, OVERDUE, "revoked")
-        await store.forget_versions(tx, event.object_id)
+        await store.forget_versions(tx, [event.object_id])
+
+
+async def certificate_moved(services: Services, event: Event) -> None:
+    """Its alarms are seen where it is. An endpoint stays in its own project, whatever is served there."""
+    async with services.db.begin() as tx:
+        await store.follow_certificate(tx, event.object_id)
 
 
 async def certificate_deleted(services: Services, event: Event) -> None:
     """Nothing is intended any more where it was to be served."""
     async with services.db.begin() as tx:
         await alarms.clear_all_of(tx, services, event.object_id, "certificate deleted")
-        await store.forget_versions(tx, event.object_id)
-        for row in await store.endpoints_of_certificate(tx, event.object_id):
+        await store.forget_versions(tx, [event.object_id])
+        for row in await store.endpoints_of_certificates(tx, [event.object_id]):
             await store.update_endpoint(
                 tx, row.id, certificate_id=None, expected_fingerprint=None, settle_until=None, revision=row.revision + 1
             )
+
+
+async def evidence_runs_out(services: Services, event: Event) -> None:
+    """ALM-2001014: its renewal will want something shown that nobody shows by themselves."""
+    told = event.payload
+    async with services.db.begin() as tx:
+        current = await certificates.current_version(tx, event.object_id)
+        if current is None:
+            return
+        fact = AlarmFact(
+            EVIDENCE, Severity.MINOR, "evidence_runs_out" if told["until"] else "evidence_missing",
+            params={key: told[key] for key in ("names", "until", "needed_at") if told[key]},
+            identity=tuple(told["names"]),
+        )  # fmt: skip
+        standing = (await store.open_alarms(tx, [event.object_id])).get((event.object_id, EVIDENCE))
+        await alarms.settle(tx, services, _certificate(current), EVIDENCE, fact, standing, by="evidence")
+
+
+async def evidence_lasts(services: Services, event: Event) -> None:
+    async with services.db.begin() as tx:
+        await alarms.clear_kind(tx, services, event.object_id, EVIDENCE, "evidence")
 
 
 # Bindings and rollouts
@@ -268,7 +302,7 @@ async def rollout_undone(services: Services, event: Event) -> None:
 
 async def _look_again(tx: Tx, services: Services, certificate_id: str) -> None:
     """Expect what the bindings say now, and probe at once."""
-    for row in await store.endpoints_of_certificate(tx, certificate_id):
+    for row in await store.endpoints_of_certificates(tx, [certificate_id]):
         binding = await intended.bound(tx, binding_id=row.binding_id) if row.binding_id is not None else ()
         if binding:
             await _bind(tx, services, row.id, binding[0])
@@ -307,3 +341,19 @@ async def rollout_failed(services: Services, event: Event) -> None:
 def _certificates_of(event: Event) -> list[str]:
     """A rollout may move several certificates of one target."""
     return [str(certificate_id) for certificate_id in event.payload["certificate_ids"]]
+
+
+# Keeping the history short
+
+
+async def forget(services: Services) -> None:
+    """Chore: drop ended observations and cleared alarms that are older than the settings say, some at a time."""
+    now, settings = services.clock.now(), services.settings
+    for drop, days in (
+        (store.forget_observations, settings.observations_days),
+        (store.forget_alarms, settings.alarms_days),
+    ):
+        dropped = _FORGOTTEN_AT_ONCE
+        while dropped == _FORGOTTEN_AT_ONCE:
+            async with services.db.begin() as tx:
+                dropped = await drop(tx, now - timedelta(days=days), _FORGOTTEN_AT_ONCE)

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from certwright.platform.db import Tx
+from certwright.kernel.ids import first_id
+from certwright.platform.db import Tx, is_one_of, unnested
+from certwright.rooms import certificates
 from certwright.rooms.watch.tables import alarm_history, alarms, endpoints, observations, watched_versions
 
 Row = Any
@@ -50,8 +51,9 @@ async def endpoint_of_binding(tx: Tx, binding_id: str) -> Row | None:
     return (await tx.execute(select)).one_or_none()
 
 
-async def endpoints_of_certificate(tx: Tx, certificate_id: str) -> list[Row]:
-    select = sa.select(endpoints).where(endpoints.c.certificate_id == certificate_id).order_by(endpoints.c.id)
+async def endpoints_of_certificates(tx: Tx, certificate_ids: Sequence[str]) -> list[Row]:
+    e = endpoints.c
+    select = sa.select(endpoints).where(is_one_of(e.certificate_id, certificate_ids)).order_by(e.id)
     return list(await tx.execute(select.with_for_update()))
 
 
@@ -137,13 +139,7 @@ async def open_observations(tx: Tx, endpoint_ids: Sequence[str]) -> dict[str, di
 
 async def touch_observations(tx: Tx, at: datetime, seen: Sequence[tuple[str, float | None]]) -> None:
     """Extend the period of each (id, latency in ms) to `at`; one statement for the whole batch."""
-    values = (
-        sa.func.unnest(
-            sa.cast([row_id for row_id, _ in seen], ARRAY(sa.Text)), sa.cast([ms for _, ms in seen], ARRAY(sa.Float))
-        )
-        .table_valued("id", "ms", name="seen")
-        .render_derived()
-    )
+    values = unnested("seen", id=(sa.Text(), [row_id for row_id, _ in seen]), ms=(sa.Float(), [ms for _, ms in seen]))
     await tx.execute(
         sa.update(observations).where(observations.c.id == values.c.id).values(last_seen=at, latency_ms=values.c.ms)
     )
@@ -174,12 +170,26 @@ async def observation_page(
     return list(await tx.execute(select))
 
 
+async def forget_observations(tx: Tx, before: datetime, limit: int) -> int:
+    """Drop periods that ended before; an id tells when its period began, so that the primary key finds them."""
+    o = observations.c
+    old = sa.select(o.id).where(o.id < first_id("probe", before), o.superseded_at < before).limit(limit)
+    return (await tx.execute(sa.delete(observations).where(o.id.in_(old.scalar_subquery())))).rowcount
+
+
 # Alarms
+
+
+async def forget_alarms(tx: Tx, before: datetime, limit: int) -> int:
+    """Drop what was cleared before, its history with it."""
+    a = alarms.c
+    old = sa.select(a.id).where(a.id < first_id("alarm", before), a.cleared_at < before).limit(limit)
+    return (await tx.execute(sa.delete(alarms).where(a.id.in_(old.scalar_subquery())))).rowcount
 
 
 async def open_alarms(tx: Tx, object_ids: Sequence[str]) -> dict[tuple[str, str], Row]:
     """By (object, kind)."""
-    select = sa.select(alarms).where(alarms.c.object_id.in_(object_ids), alarms.c.cleared_at.is_(None))
+    select = sa.select(alarms).where(is_one_of(alarms.c.object_id, object_ids), alarms.c.cleared_at.is_(None))
     return {(row.object_id, row.kind): row for row in await tx.execute(select)}
 
 
@@ -241,24 +251,33 @@ async def endpoint_counts(tx: Tx, where: sa.ColumnElement[bool]) -> tuple[int, i
 
 
 async def metric_rows(tx: Tx, limit: int) -> list[Row]:
+    """At most `limit` of each account, the oldest: none crowds out another's."""
     c = endpoints.c
-    select = (
+    place = sa.func.row_number().over(partition_by=c.account_id, order_by=c.id)
+    numbered = (
         sa.select(
             c.id, c.account_id, c.project_id, c.host, c.port, c.sni, c.reachable, c.subject, c.issuer, c.serial,
-            c.not_before, c.not_after, c.chain_not_after,
+            c.not_before, c.not_after, c.chain_not_after, place.label("place"),
         )
-        .where(c.enabled, c.last_probe_at.is_not(None)).order_by(c.id).limit(limit)
+        .where(c.enabled, c.last_probe_at.is_not(None)).subquery()
     )  # fmt: skip
-    return list(await tx.execute(select))
+    return list(await tx.execute(sa.select(numbered).where(numbered.c.place <= limit).order_by(numbered.c.id)))
 
 
 # Versions whose renewal is being waited for
 
 
-async def watch_version(tx: Tx, values: Mapping[str, Any]) -> bool:
-    """False when it is watched already."""
-    insert = pg_insert(watched_versions).values(**values).on_conflict_do_nothing().returning(watched_versions.c.id)
-    return await tx.scalar(insert) is not None
+async def watch_versions(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Id and next step of those that were not watched before."""
+    if not rows:
+        return []
+    w = watched_versions.c
+    columns = (w.id, w.certificate_id, w.account_id, w.project_id, w.next_step_at)
+    given = unnested("given", **{c.name: (c.type, [row[c.name] for row in rows]) for c in columns}).c
+    insert = pg_insert(watched_versions).from_select(
+        [c.name for c in columns], sa.select(*(given[c.name] for c in columns))
+    )
+    return list(await tx.execute(insert.on_conflict_do_nothing().returning(w.id, w.next_step_at)))
 
 
 async def watched_version(tx: Tx, version_id: str) -> Row | None:
@@ -270,6 +289,13 @@ async def versions_of(tx: Tx, certificate_id: str) -> list[str]:
     return list((await tx.scalars(select)).all())
 
 
-async def forget_versions(tx: Tx, certificate_id: str, *, but: str = "") -> None:
+async def forget_versions(tx: Tx, certificate_ids: Sequence[str], *, but: Sequence[str] = ()) -> None:
     w = watched_versions.c
-    await tx.execute(sa.delete(watched_versions).where(w.certificate_id == certificate_id, w.id != but))
+    await tx.execute(
+        sa.delete(watched_versions).where(is_one_of(w.certificate_id, certificate_ids), ~is_one_of(w.id, but))
+    )
+
+
+async def follow_certificate(tx: Tx, certificate_id: str) -> None:
+    for table, column in ((watched_versions, watched_versions.c.certificate_id), (alarms, alarms.c.object_id)):
+        await tx.execute(certificates.followed(table, column, certificate_id))

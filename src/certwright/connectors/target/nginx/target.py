@@ -259,6 +259,9 @@ class NginxTarget:
             await asyncio.to_thread(self._lock.release, plan.rollout_id)
         return StepResult(Step.UNDO, said)
 
+    async def abandon(self, rollout_id: str) -> None:
+        await asyncio.to_thread(self._lock.release, rollout_id)
+
     async def _put_back(self, plan: Plan, directory: RolloutDirectory, journal: Journal) -> tuple[str, ...]:
         if journal.phase in (Phase.STAGING, Phase.STAGED):
             return ("The staged files were removed; nothing had been activated.",)
