@@ -31,6 +31,8 @@ OPEN_TO_ALL = {
     ("POST", "/confirm-domain"),
     ("GET", "/confirm-revocation"),
     ("POST", "/confirm-revocation"),
+    ("GET", "/organisation-verification"),
+    ("POST", "/organisation-verification"),
     ("GET", "/sign-in"),
     ("POST", "/sign-in"),
     ("POST", "/sign-out"),

@@ -7,6 +7,7 @@ only return, or raise a `Problem`; anything else is a finding, and so are five s
 from __future__ import annotations
 
 import contextlib
+import resource
 import sys
 import tempfile
 from collections.abc import Callable
@@ -72,10 +73,12 @@ def guarded(entry: Callable[[bytes], object]) -> Callable[[bytes], None]:
 
 def main() -> None:
     name, *options = sys.argv[1:]
+    # A child's highest memory begins with what its parent had when it forked; libFuzzer counts from zero.
+    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     seeds = [str(place) for place in (CORPUS / name, VECTORS) if place.is_dir()]
     # libFuzzer writes what it finds into the first directory: not into the repository.
     with tempfile.TemporaryDirectory() as found:
-        arguments = [sys.argv[0], found, *seeds, "-timeout=5", "-rss_limit_mb=500", *options]
+        arguments = [sys.argv[0], found, *seeds, "-timeout=5", f"-rss_limit_mb={inherited + 500}", *options]
         atheris.Setup(arguments, guarded(ENTRIES[name]))
         atheris.Fuzz()
 
