@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from certwright.kernel.ids import new_id
 from certwright.kernel.money import Money
 from certwright.kernel.problems import Refused
+from certwright.rooms.audit.tables import audit_events
 from certwright.rooms.billing import AccountKind, ledger, store
 from certwright.rooms.billing.tables import ledger_accounts, ledger_postings, ledger_transactions, orders
 from certwright.rooms.billing.words import Leg
@@ -244,3 +245,11 @@ def test_a_status_is_guarded_by_the_update_itself(shop: Shop) -> None:
     assert shop.raw(move) is True
     assert shop.raw(move) is False
     assert shop.rows(sa.select(orders.c.revision))[0].revision == 2
+
+
+def test_neither_the_books_nor_the_audit_log_show_a_vouchers_code(shop: Shop) -> None:
+    shop.voucher("25.00", "SECRET-GIFT-1")
+    memos = [row[0] for row in shop.rows(sa.select(ledger_transactions.c.memo))]
+    audited = [str(row[0]) for row in shop.rows(sa.select(audit_events.c.after))]
+    assert "SECR…" in memos
+    assert not any("SECRET-GIFT-1" in text for text in [*memos, *audited])

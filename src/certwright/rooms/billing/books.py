@@ -177,15 +177,17 @@ async def create_coupon(
             raise Refused(
                 "coupon_exists", f"There is a code {wanted!r} already.", field="code", fix="Choose another code."
             )
+        # Whoever knows a voucher's code can spend it: books and audit show how it begins.
+        shown = f"{wanted[:4]}…" if kind is CouponKind.VOUCHER else wanted
         if kind is CouponKind.VOUCHER and amount is not None:
             await ledger.post(
                 tx, services, account_id=actor.account_id, key=f"voucher:{coupon_id}", kind="voucher",
                 legs=[Leg(AccountKind.VOUCHER, amount, coupon_id), Leg(AccountKind.GRANTED, -amount)],
-                actor_id=actor.id, memo=wanted,
+                actor_id=actor.id, memo=shown,
             )  # fmt: skip
         await audit.record(
             tx, services, actor, "bss:coupon:create", "coupon", coupon_id,
-            after={"kind": kind.value, "code": wanted, "percent": str(percent) if percent is not None else None,
+            after={"kind": kind.value, "code": shown, "percent": str(percent) if percent is not None else None,
                    "amount": str(amount) if amount is not None else None, "products": list(products)},
         )  # fmt: skip
         row = await store.coupon(tx, coupon_id, coupons.c.account_id == actor.account_id)
