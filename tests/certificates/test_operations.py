@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from certwright.kernel.actor import system_actor
 from certwright.kernel.problems import Forbidden, Invalid, InvalidFields, NotFound, Refused, Unavailable
 from certwright.rooms import certificates, deployment
 from certwright.rooms.audit.tables import audit_events
@@ -294,6 +295,20 @@ def test_another_accounts_organisation_is_not_named(product: World, site: Site) 
     foreign = desk.add(product, stranger)
     with pytest.raises(NotFound):
         create(product, wanted(certificate_type="ov", organisation_id=foreign.id))
+
+
+def test_an_ov_certificate_renews_without_hands_while_its_organisation_is_verified(product: World, site: Site) -> None:
+    detail, case_id = apply_for(product, site, "ov")
+    desk.verify(product, case_id, specialist(product, "first@one.example"))
+    product.drain()
+    nobody = system_actor(product.account.id, "renewal")
+    product.run(certificates.renew_version(product.services, nobody, detail.id))
+    product.drain()
+    done = look(product, detail.id)
+    assert (done.summary.state, [version.number for version in done.versions]) == (State.ISSUED, [2, 1])
+    subjects = {version.subject for version in done.versions}
+    assert len(subjects) == 1
+    assert desk.facts()["legal_name"] in subjects.pop()
 
 
 # --- revoking OV and EV ---------------------------------------------------------------------------------------------

@@ -473,6 +473,7 @@ def _matches(pattern: str) -> list[str]:
     from pathlib import Path
 
     # Path.glob doesn't take absolute patterns.
+    # Path.glob takes no absolute patterns.
     return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207
 
 

@@ -193,6 +193,7 @@ def _blocklist(path: str | None) -> Blocklist | None:
         with Path(path).open("rb") as file:
             # Mapped, not read: the badkeys list has 60 MB.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # A memory map is read like bytes, but is none to the type checker.
         return Blocklist(mapped)  # type: ignore[arg-type]
     except (OSError, ValueError) as error:
         raise CliError("file_unreadable", f"{path} is no blocklist: {error}.", exit_code=USAGE) from error

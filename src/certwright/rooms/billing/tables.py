@@ -7,6 +7,8 @@ balance is moved by postings alone, and what a customer paid in or holds on a vo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -22,8 +24,9 @@ def _account() -> sa.Column[str]:
     return id_column("account_id", sa.ForeignKey("accounts.id"), nullable=False)
 
 
-def _one_of(name: str, values: object) -> sa.CheckConstraint:
-    return sa.CheckConstraint(f"{name} IN ({', '.join(repr(str(v)) for v in values)})", name)  # type: ignore[attr-defined]
+def _one_of(name: str, values: Iterable[str]) -> sa.CheckConstraint:
+    listed = ", ".join(repr(str(value)) for value in values)
+    return sa.CheckConstraint(f"{name} IN ({listed})", name)
 
 
 product_versions = sa.Table(

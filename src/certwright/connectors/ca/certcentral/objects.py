@@ -157,6 +157,7 @@ class Organisation:
 def read_faults(body: bytes) -> tuple[Fault, ...]:
     """What can be read of an error answer; garbage gives nothing."""
     try:
+        # What `_member` answers has the type of the reader it is given.
         return _member(_object(body), "errors", _list_of(_fault), ())  # type: ignore[no-any-return]
     except Malformed:
         return ()
@@ -216,6 +217,7 @@ def read_organisation_number(body: bytes) -> str:
 
 
 def read_organisation_validations(body: bytes) -> tuple[OrganisationValidation, ...]:
+    # What `_member` answers has the type of the reader it is given.
     return _member(_object(body), "validations", _list_of(_organisation_validation), ())  # type: ignore[no-any-return]
 
 
