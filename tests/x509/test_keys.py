@@ -406,3 +406,14 @@ DAMAGED = {
         openssl("pkcs8", "-topk8", "-scrypt", "-scrypt_N", "16", "-passout", "pass:x", stdin=EC_PEM)
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["AES-256-CBC,F3593E898EAC585FB87D", "AES-256-CBC", "AES-256-CBC,", "DES-EDE3-CBC,00", "RC5-CBC,0011223344556677"],
+)
+def test_an_encryption_header_that_does_not_fit_its_cipher_is_refused_with_a_sentence(line: str) -> None:
+    text = f"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: {line}\n\n{'A' * 64}\n"
+    with pytest.raises(Invalid) as refusal:
+        keys.read_private_key(f"{text}-----END EC PRIVATE KEY-----\n".encode(), b"secret")
+    assert refusal.value.code == "key_format"

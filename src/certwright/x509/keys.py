@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -267,7 +268,23 @@ def read_private_key(text: bytes, passphrase: bytes | None = None) -> PrivateKey
             encrypted = True
         # Without RFC 1421 encryption the octets say which format they are, better than a label someone retyped.
         return _checked(_load(block.body, encrypted, passphrase, pem=False))
+    _refuse_odd_encryption_header(block)
     return _checked(_load(block.text(), encrypted, passphrase, pem=True))
+
+
+# RFC 1423 section 1.1 as OpenSSL writes it: the cipher, then as many octets of salt and vector as the cipher's block.
+_DEK_INFO: Final = re.compile(
+    r"DEK-Info:\s*(?:AES-(?:128|192|256)-CBC,\s*[0-9A-Fa-f]{32}|DES-(?:EDE3-)?CBC,\s*[0-9A-Fa-f]{16})\s*"
+)
+
+
+def _refuse_odd_encryption_header(block: _pem.Block) -> None:
+    """The library dies of a vector that doesn't fit its cipher, with an exception that no handler may catch."""
+    if not any(_DEK_INFO.fullmatch(line) for line in block.headers):
+        raise _key_format(
+            "The private key's encryption (its DEK-Info line) is damaged or not supported.",
+            "Use a good copy, or encrypt it again: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.",
+        )
 
 
 def _no_key(found: tuple[_pem.Block, ...]) -> Invalid:
