@@ -294,7 +294,7 @@ def by_hand(*extra: tuple[x509.ExtensionType, bool], san_critical: bool = True, 
         builder = builder.add_extension(value, critical)
     signed = builder.sign(LEAF_KEY, hashes.SHA256())  # type: ignore[arg-type]
     der = signed.public_bytes(serialization.Encoding.DER)
-    return Draft(signed.tbs_certificate_bytes, outer_algorithm(der), SERVER, ISSUER, ISSUER.public_key)
+    return Draft(signed.tbs_certificate_bytes, outer_algorithm(der), SERVER, ISSUER, ISSUER.public_key, "sha256")
 
 
 @pytest.mark.parametrize(
@@ -480,6 +480,6 @@ def test_pkilint_would_pass_our_server_profile_as_a_public_one_but_for_its_polic
 
 
 def test_the_built_in_profiles_can_be_chosen_by_name() -> None:
-    assert set(issue.BUILT_IN) == {"root", "issuing", "server", "server_ov", "server_ev", "client"}
+    assert set(issue.BUILT_IN) == {"root", "issuing", "server", "server_ov", "server_ev", "client", "ocsp_signer"}
     assert issue.BUILT_IN["server"].eku == (ExtendedKeyUsageOID.SERVER_AUTH.dotted_string,)
     assert issue.BUILT_IN["root"] is ROOT

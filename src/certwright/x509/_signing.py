@@ -27,16 +27,44 @@ _HASHES: Final[dict[str, Hash]] = {
 }
 
 
-def hash_for(public: object) -> Hash:
-    """The hash a CA key signs with. Raises Invalid `unsupported_key` for keys that can't be a CA's here."""
+_NAMED: Final[dict[str, Hash]] = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
+HASH_NAMES: Final = tuple(_NAMED)
+
+
+def hash_for(public: object, name: str | None = None) -> Hash:
+    """The hash a CA key signs with: `name` ("sha256", "sha384", "sha512"), or by default SHA-256 for RSA and the
+    curve's own for EC. Raises Invalid `unsupported_key` for keys that can't be a CA's here, `unsupported_hash`."""
+    if name is not None and name not in _NAMED:
+        raise Invalid(
+            "unsupported_hash", f"CAs don't sign with the hash {name[:20]!r} here.", field="signature_hash",
+            fix="Use sha256, sha384 or sha512.",
+        )  # fmt: skip
     if isinstance(public, rsa.RSAPublicKey):
-        return hashes.SHA256()
+        return _NAMED[name or "sha256"]
     if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _HASHES:
-        return _HASHES[public.curve.name]
+        return _HASHES[public.curve.name] if name is None else _NAMED[name]
     raise Invalid(
         "unsupported_key", f"A CA can't sign with a key of kind {describe_public_key(public)} here.", field="key",
         fix="Use EC P-256, EC P-384 or RSA for the CA.",
     )  # fmt: skip
+
+
+# AlgorithmIdentifiers of RFC 5758 section 3.2 and RFC 4055 section 5.
+_EC_SIGNATURES: Final = {
+    "sha256": bytes.fromhex("300a06082a8648ce3d040302"),
+    "sha384": bytes.fromhex("300a06082a8648ce3d040303"),
+    "sha512": bytes.fromhex("300a06082a8648ce3d040304"),
+}
+_RSA_SIGNATURES: Final = {
+    "sha256": bytes.fromhex("300d06092a864886f70d01010b0500"),
+    "sha384": bytes.fromhex("300d06092a864886f70d01010c0500"),
+    "sha512": bytes.fromhex("300d06092a864886f70d01010d0500"),
+}
+
+
+def algorithm_identifier(public: PublicKey, algorithm: Hash) -> bytes:
+    """The AlgorithmIdentifier (DER) of this key's signatures, for structures the library can't build for us."""
+    return (_RSA_SIGNATURES if isinstance(public, rsa.RSAPublicKey) else _EC_SIGNATURES)[algorithm.name]
 
 
 def scratch_key(public: PublicKey) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
@@ -62,9 +90,9 @@ def seal(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
     return _der.sequence(tbs, algorithm, _der.bit_string(signature))
 
 
-def check_signature(public: PublicKey, signature: bytes, data: bytes) -> None:
-    """Raises Invalid `signature_mismatch` unless `public`'s owner made `signature` over `data`."""
-    algorithm = hash_for(public)
+def check_signature(public: PublicKey, signature: bytes, data: bytes, hash_name: str | None = None) -> None:
+    """Raises Invalid `signature_mismatch` unless `public`'s owner made `signature` over `data` with that hash."""
+    algorithm = hash_for(public, hash_name)
     try:
         if isinstance(public, rsa.RSAPublicKey):
             public.verify(signature, data, padding.PKCS1v15(), algorithm)

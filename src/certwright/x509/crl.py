@@ -27,7 +27,7 @@ MAX_CRL_OCTETS: Final = 64 * 1024 * 1024
 _FIELD = "crl"
 
 # Hold is left out: a TLS certificate is never un-revoked (BR 7.2.2).
-_REASONS: Final = {
+REASON_FLAGS: Final = {
     "key_compromise": x509.ReasonFlags.key_compromise,
     "ca_compromise": x509.ReasonFlags.ca_compromise,
     "affiliation_changed": x509.ReasonFlags.affiliation_changed,
@@ -35,8 +35,8 @@ _REASONS: Final = {
     "cessation_of_operation": x509.ReasonFlags.cessation_of_operation,
     "privilege_withdrawn": x509.ReasonFlags.privilege_withdrawn,
 }
-REASONS: Final = frozenset({"unspecified", *_REASONS})
-_REASON_WORDS: Final = {flag: word for word, flag in _REASONS.items()}
+REASONS: Final = frozenset({"unspecified", *REASON_FLAGS})
+_REASON_WORDS: Final = {flag: word for word, flag in REASON_FLAGS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,8 @@ class CrlDraft:
     tbs: bytes
     signature_algorithm: bytes
     signer: PublicKey
-
-    @property
-    def hash_name(self) -> str:
-        """ "sha256", "sha384" or "sha512": what to sign `tbs` with; RSA with PKCS#1 v1.5."""
-        return hash_for(self.signer).name
+    hash_name: str
+    """ "sha256", "sha384" or "sha512": what to sign `tbs` with; RSA with PKCS#1 v1.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +83,13 @@ def draft_crl(
     next_update: datetime,
     entries: Iterable[RevokedEntry],
     idp_url: str | None = None,
+    hash_name: str | None = None,
 ) -> CrlDraft:
     """Drafts a full list, ordered by serial; 100,000 entries take about a second.
 
-    `idp_url` is this partition's address, octet for octet the one in the certificates (critical, BR 7.2.2.1). Raises
-    Invalid `crl_invalid` for a number or a serial outside 1..2^159-1, times that don't rise, two entries with one
-    serial, an unknown reason, or an issuer that may not sign lists.
+    `idp_url` is this partition's address, octet for octet the one in the certificates (critical, BR 7.2.2.1);
+    `hash_name` as in `hash_for`. Raises Invalid `crl_invalid` for a number or a serial outside 1..2^159-1, times that
+    don't rise, two entries with one serial, an unknown reason, or an issuer that may not sign lists.
     """
     by_serial: dict[int, RevokedEntry] = {}
     for entry in entries:
@@ -121,9 +119,10 @@ def draft_crl(
             builder = builder.add_extension(_distribution_point(idp_url), critical=True)
     except (ValueError, TypeError) as error:
         raise _invalid(str(error)[:120]) from error
-    signed = builder.sign(scratch_key(issuer.public_key), hash_for(issuer.public_key))
+    algorithm = hash_for(issuer.public_key, hash_name)
+    signed = builder.sign(scratch_key(issuer.public_key), algorithm)
     der = signed.public_bytes(serialization.Encoding.DER)
-    return CrlDraft(signed.tbs_certlist_bytes, outer_algorithm(der), issuer.public_key)
+    return CrlDraft(signed.tbs_certlist_bytes, outer_algorithm(der), issuer.public_key, algorithm.name)
 
 
 def _invalid(why: str) -> Invalid:
@@ -142,7 +141,7 @@ def _revoked(entry: RevokedEntry) -> x509.RevokedCertificate:
     return builder.build()
 
 
-_REASON_EXTENSIONS: Final = {word: x509.CRLReason(flag) for word, flag in _REASONS.items()}
+_REASON_EXTENSIONS: Final = {word: x509.CRLReason(flag) for word, flag in REASON_FLAGS.items()}
 
 
 def _distribution_point(url: str) -> x509.IssuingDistributionPoint:
@@ -159,7 +158,7 @@ def _distribution_point(url: str) -> x509.IssuingDistributionPoint:
 
 def assemble(draft: CrlDraft, signature: bytes) -> bytes:
     """The list (DER). Raises Invalid `signature_mismatch`."""
-    check_signature(draft.signer, signature, draft.tbs)
+    check_signature(draft.signer, signature, draft.tbs, draft.hash_name)
     return seal(draft.tbs, draft.signature_algorithm, signature)
 
 

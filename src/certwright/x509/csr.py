@@ -79,6 +79,22 @@ def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
     `bad_base64`, the codes of `judge_public_key` and of `kernel.names.parse_dns_name`, or TooLarge (1 MiB); the field
     is always `csr`.
     """
+    csr, der, key = _checked(data, public=public)
+    try:
+        common, dns, ips = _names(csr)
+        subject = _subject(csr)
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise _format("its subject or its extensions break the format") from error
+    return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key), subject)
+
+
+def read_csr_key(data: bytes) -> PublicKey:
+    """Only the key of a request, PEM or DER, for certificates whose subject and names its issuer decides: for people,
+    devices, CAs. Raises as `read_csr` does, but for the codes about names."""
+    return _checked(data, public=False)[2]
+
+
+def _checked(data: bytes, *, public: bool) -> tuple[x509.CertificateSigningRequest, bytes, PublicKey]:
     der = _der_of(data)
     try:
         csr = x509.load_der_x509_csr(der)
@@ -100,12 +116,7 @@ def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
             "csr_bad_signature", "The request isn't signed by its own key; it was changed after signing.", field=_FIELD,
             fix="Make the request again and paste it unchanged.",
         )  # fmt: skip
-    try:
-        common, dns, ips = _names(csr)
-        subject = _subject(csr)
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise _format("its subject or its extensions break the format") from error
-    return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key), subject)
+    return csr, der, key
 
 
 def _der_of(data: bytes) -> bytes:

@@ -32,13 +32,22 @@ DAY: Final = 86_400
 BACKDATE: Final = timedelta(hours=1)
 RANDOM_SERIAL_BITS: Final = 152
 
-_KEY_USAGES: Final = (
+KEY_USAGES: Final = (
     "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
     "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
 )  # fmt: skip
 
 
 # --- profiles ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CustomExtension:
+    """An extension this product has no words for: its dotted OID and the DER of its value, kept as given."""
+
+    oid: str
+    value: bytes
+    critical: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Profile:
     crl_url: bool = True
     aia_url: bool = True
     policy_oids: tuple[str, ...] = ()
+    extensions: tuple[CustomExtension, ...] = ()
 
 
 _CA_USAGE: Final = frozenset({"key_cert_sign", "crl_sign"})
@@ -81,7 +91,17 @@ EV_POLICY: Final = "2.23.140.1.1"
 SERVER_OV: Final = replace(SERVER, name="server_ov", policy_oids=(OV_POLICY,))
 SERVER_EV: Final = replace(SERVER, name="server_ev", policy_oids=(EV_POLICY,))
 CLIENT: Final = Profile("client", frozenset({"digital_signature"}), (CLIENT_AUTH,), 398 * DAY, san="any")
-BUILT_IN: Final[Mapping[str, Profile]] = {p.name: p for p in (ROOT, ISSUING, SERVER, SERVER_OV, SERVER_EV, CLIENT)}
+ANY_USAGE: Final = "2.5.29.37.0"
+OCSP_SIGNING: Final = "1.3.6.1.5.5.7.3.9"
+# RFC 6960 section 4.2.2.2.1: nobody asks whether the responder itself is revoked, so it lives for weeks only.
+OCSP_NO_CHECK: Final = CustomExtension("1.3.6.1.5.5.7.48.1.5", b"\x05\x00")
+OCSP_SIGNER: Final = Profile(
+    "ocsp_signer", frozenset({"digital_signature"}), (OCSP_SIGNING,), 30 * DAY, crl_url=False, aia_url=False,
+    extensions=(OCSP_NO_CHECK,),
+)  # fmt: skip
+BUILT_IN: Final[Mapping[str, Profile]] = {
+    p.name: p for p in (ROOT, ISSUING, SERVER, SERVER_OV, SERVER_EV, CLIENT, OCSP_SIGNER)
+}
 
 
 # --- what goes in ------------------------------------------------------------------------------------------------
@@ -124,7 +144,7 @@ class Subject:
         except ValueError as error:
             raise Invalid(
                 "subject_invalid", f"A part of the subject can't be used: {error}.", field="subject",
-                fix="The country is a two-letter code; common name and organisation have at most 64 characters.",
+                fix="The country is a two-letter code; common name and organization have at most 64 characters.",
             ) from error  # fmt: skip
 
 
@@ -139,6 +159,10 @@ class NameConstraints:
     permitted_ips: tuple[str, ...] = ()
     excluded_dns: tuple[str, ...] = ()
     excluded_ips: tuple[str, ...] = ()
+
+    @property
+    def any(self) -> bool:
+        return bool(self.permitted_dns or self.permitted_ips or self.excluded_dns or self.excluded_ips)
 
     def as_extension(self) -> x509.NameConstraints:
         """Raises Invalid `name_constraint_invalid`."""
@@ -180,6 +204,8 @@ class IssuerFacts:
     may_sign_certificates: bool
     may_sign_crls: bool
     constraints: x509.NameConstraints | None
+    ekus: tuple[str, ...] | None
+    """What it may certify keys for; None is everything."""
 
 
 def issuer_facts(der: bytes) -> IssuerFacts:
@@ -192,6 +218,7 @@ def issuer_facts(der: bytes) -> IssuerFacts:
     basic = found.get(ExtensionOID.BASIC_CONSTRAINTS)
     usage = found.get(ExtensionOID.KEY_USAGE)
     constraints = found.get(ExtensionOID.NAME_CONSTRAINTS)
+    ekus = found.get(ExtensionOID.EXTENDED_KEY_USAGE)
     if not isinstance(public, PublicKey) or not isinstance(basic, x509.BasicConstraints) or not basic.ca:
         raise Invalid(
             "not_a_ca", "The issuer's certificate isn't one of a CA.", field="issuer", fix="Choose a CA certificate."
@@ -210,6 +237,7 @@ def issuer_facts(der: bytes) -> IssuerFacts:
         may_sign_certificates=key_usage is None or key_usage.key_cert_sign,
         may_sign_crls=key_usage is None or key_usage.crl_sign,
         constraints=constraints if isinstance(constraints, x509.NameConstraints) else None,
+        ekus=tuple(oid.dotted_string for oid in ekus) if isinstance(ekus, x509.ExtendedKeyUsage) else None,
     )
 
 
@@ -251,6 +279,7 @@ class Draft:
     profile: Profile
     issuer: IssuerFacts | None
     signer: PublicKey
+    hash_name: str
 
 
 def draft_certificate(
@@ -265,16 +294,19 @@ def draft_certificate(
     not_after: datetime,
     crl_url: str | None = None,
     aia_url: str | None = None,
+    ocsp_url: str | None = None,
     name_constraints: NameConstraints | None = None,
+    hash_name: str | None = None,
 ) -> Draft:
     """Drafts a certificate; `issuer` None makes it self-signed, then `public_key` is the signer's.
 
     `names` as A-labels, addresses, e-mail addresses or URIs, told apart by their look. Times are aware, whole seconds.
-    Raises Invalid `subject_invalid`, `name_constraint_invalid`, `draft_invalid`; whether the certificate is a *good*
+    `hash_name` as in `hash_for`. Raises Invalid `subject_invalid`, `name_constraint_invalid`, `extension_invalid`,
+    `draft_invalid`; whether the certificate is a *good*
     one is for `lint` to say.
     """
     signer = issuer.public_key if issuer is not None else public_key
-    algorithm = hash_for(signer)
+    algorithm = hash_for(signer, hash_name)
     name = subject.as_name()
     limits = name_constraints.as_extension() if name_constraints is not None else None
     try:
@@ -288,7 +320,9 @@ def draft_certificate(
             not_valid_after=None,
             extensions=[
                 x509.Extension(value.oid, critical, value)
-                for value, critical in _extensions(profile, name, names, public_key, issuer, crl_url, aia_url, limits)
+                for value, critical in _extensions(
+                    profile, name, names, public_key, issuer, crl_url, (aia_url, ocsp_url), limits
+                )
             ],
         )
         builder = builder.not_valid_before(not_before).not_valid_after(not_after)
@@ -299,7 +333,7 @@ def draft_certificate(
             fix="Correct the value named.",
         ) from error  # fmt: skip
     der = scratch.public_bytes(serialization.Encoding.DER)
-    return Draft(scratch.tbs_certificate_bytes, outer_algorithm(der), profile, issuer, signer)
+    return Draft(scratch.tbs_certificate_bytes, outer_algorithm(der), profile, issuer, signer, algorithm.name)
 
 
 def _extensions(
@@ -309,12 +343,12 @@ def _extensions(
     public_key: PublicKey,
     issuer: IssuerFacts | None,
     crl_url: str | None,
-    aia_url: str | None,
+    access: tuple[str | None, str | None],
     limits: x509.NameConstraints | None,
 ) -> Iterator[tuple[x509.ExtensionType, bool]]:
     usages = _expected_usage(profile, public_key)
     yield x509.BasicConstraints(ca=profile.is_ca, path_length=profile.path_len if profile.is_ca else None), True
-    yield x509.KeyUsage(**{word: word in usages for word in _KEY_USAGES}), True
+    yield x509.KeyUsage(**{word: word in usages for word in KEY_USAGES}), True
     if profile.eku:
         yield x509.ExtendedKeyUsage([x509.ObjectIdentifier(oid) for oid in profile.eku]), False
     if names:
@@ -327,15 +361,23 @@ def _extensions(
     if profile.crl_url and crl_url:
         point = x509.DistributionPoint([x509.UniformResourceIdentifier(crl_url)], None, None, None)
         yield x509.CRLDistributionPoints([point]), False
-    if profile.aia_url and aia_url:
-        where = x509.UniformResourceIdentifier(aia_url)
-        entry = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, where)
-        yield x509.AuthorityInformationAccess([entry]), False
+    entries = [
+        x509.AccessDescription(method, x509.UniformResourceIdentifier(where))
+        for method, where in zip(_ACCESS_METHODS, access, strict=True)
+        if where
+    ]
+    if profile.aia_url and entries:
+        yield x509.AuthorityInformationAccess(entries), False
     if profile.policy_oids:
         policies = [x509.PolicyInformation(x509.ObjectIdentifier(oid), None) for oid in profile.policy_oids]
         yield x509.CertificatePolicies(policies), False
     if limits is not None:
         yield limits, True
+    for custom in profile.extensions:
+        yield x509.UnrecognizedExtension(x509.ObjectIdentifier(custom.oid), custom.value), custom.critical
+
+
+_ACCESS_METHODS: Final = (AuthorityInformationAccessOID.CA_ISSUERS, AuthorityInformationAccessOID.OCSP)
 
 
 def _general_name(text: str) -> x509.GeneralName:
@@ -464,8 +506,14 @@ _NOT_CRITICAL: Final = frozenset(
 
 
 def _extension_rule(tbs: _Tbs) -> Iterator[Finding]:
+    custom = {c.oid: c for c in tbs.profile.extensions}
+    if missing := custom.keys() - {oid.dotted_string for oid in tbs.extensions}:
+        yield _error("extension_missing", f"The extension {min(missing)} of profile {tbs.profile.name!r} isn't there.")
     for oid, extension in tbs.extensions.items():
-        if oid == ExtensionOID.SUBJECT_ALTERNATIVE_NAME:
+        if (wanted := custom.get(oid.dotted_string)) is not None:
+            if (extension.value.public_bytes(), extension.critical) != (wanted.value, wanted.critical):
+                yield _error("extension_value", f"The extension {wanted.oid} isn't the profile's.")
+        elif oid == ExtensionOID.SUBJECT_ALTERNATIVE_NAME:
             if extension.critical != (not len(tbs.cert.subject.rdns)):
                 yield _error("san_criticality", "The SAN must be critical exactly when the subject is empty.")
         elif oid not in _CRITICAL | _NOT_CRITICAL:
@@ -493,9 +541,21 @@ def _purpose_rule(tbs: _Tbs) -> Iterator[Finding]:
         yield _error("policies", f"The policies aren't those of profile {profile.name!r}.")
 
 
+def _nested_purpose_rule(tbs: _Tbs) -> Iterator[Finding]:
+    """A CA that names purposes may certify for those only, as clients nest them (BR 7.1.2.2.4 and Windows, NSS)."""
+    allowed = tbs.issuer.ekus if tbs.issuer is not None else None
+    if allowed is None or ANY_USAGE in allowed:
+        return
+    asked = set(tbs.profile.eku) - {OCSP_SIGNING}  # a CA may always delegate its own answers (RFC 6960 4.2.2.2)
+    if not tbs.profile.eku:
+        yield _error("purpose_unlimited", "The issuer is limited to some purposes; the certificate must name its own.")
+    elif outside := asked - set(allowed):
+        yield _error("purpose_not_issuers", f"The issuer may not certify for the purpose {min(outside)}.")
+
+
 def _usages(usage: x509.KeyUsage) -> frozenset[str]:
     # The last two raise when key agreement is off, where they have no meaning.
-    words = _KEY_USAGES if usage.key_agreement else _KEY_USAGES[:7]
+    words = KEY_USAGES if usage.key_agreement else KEY_USAGES[:7]
     return frozenset(word for word in words if getattr(usage, word))
 
 
@@ -576,6 +636,7 @@ RULES: Final[tuple[_Rule, ...]] = (
     _key_rule,
     _extension_rule,
     _purpose_rule,
+    _nested_purpose_rule,
     _identifier_rule,
     _name_rule,
     _constraint_rule,
@@ -619,7 +680,7 @@ class Linted:
     @property
     def hash_name(self) -> str:
         """ "sha256", "sha384" or "sha512": what to sign them with; RSA with PKCS#1 v1.5."""
-        return hash_for(self._draft.signer).name
+        return self._draft.hash_name
 
     @property
     def spent(self) -> bool:
@@ -648,12 +709,17 @@ def approve(draft: Draft, *, at: datetime | None = None) -> Linted:
     return Linted(_MINT, draft)
 
 
-def sign_with_key(private_key: PrivateKey, data: bytes) -> bytes:
-    """The software signer: ECDSA with SHA-256, -384 or -512 by curve (DER signature), RSA PKCS#1 v1.5 with SHA-256.
+def signature_hash(public: object, hash_name: str | None) -> str:
+    """ "sha256", "sha384" or "sha512": what this key will sign with, see `hash_for`."""
+    return hash_for(public, hash_name).name
+
+
+def sign_with_key(private_key: PrivateKey, data: bytes, hash_name: str | None = None) -> bytes:
+    """The software signer: ECDSA (DER signature) or RSA with PKCS#1 v1.5, with the hash of `hash_for`.
 
     P-256 takes 0.02 ms, RSA 2048 0.6 ms, RSA 4096 3 ms of CPU. Raises Invalid `unsupported_key` for other keys.
     """
-    algorithm = hash_for(private_key.public_key())
+    algorithm = hash_for(private_key.public_key(), hash_name)
     if isinstance(private_key, rsa.RSAPrivateKey):
         return private_key.sign(data, padding.PKCS1v15(), algorithm)
     assert isinstance(private_key, ec.EllipticCurvePrivateKey)  # hash_for refuses every other kind
@@ -666,7 +732,7 @@ def assemble(linted: Linted, signature: bytes) -> bytes:
     Raises Invalid `signature_mismatch`; then nothing was issued and the serial must not be used again.
     """
     draft = linted.spend()
-    check_signature(draft.signer, signature, draft.tbs)
+    check_signature(draft.signer, signature, draft.tbs, draft.hash_name)
     der = seal(draft.tbs, draft.signature_algorithm, signature)
     if x509.load_der_x509_certificate(der).tbs_certificate_bytes != draft.tbs:
         raise Invalid(

@@ -1,0 +1,64 @@
+"""The request (PKCS#10, RFC 2986) a CA sends to a parent outside: drafted here, signed where the CA's key lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+
+from certwright.x509 import _der
+from certwright.x509._signing import algorithm_identifier, check_signature, hash_for, seal
+from certwright.x509.issue import Subject
+from certwright.x509.keys import PublicKey, spki
+
+_VERSION = b"\x02\x01\x00"
+_EXTENSION_REQUEST = bytes.fromhex("06092a864886f70d01090e")  # RFC 2985 section 5.4.2
+_TRUE = b"\x01\x01\xff"
+_SET = 0x31
+_ATTRIBUTES = 0xA0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDraft:
+    """An unsigned request: the exact CertificationRequestInfo, its AlgorithmIdentifier, whose signature it needs."""
+
+    tbs: bytes
+    signature_algorithm: bytes
+    signer: PublicKey
+    hash_name: str
+
+
+def draft_request(subject: Subject, public: PublicKey, path_len: int | None, hash_name: str | None) -> RequestDraft:
+    """Asks for a CA certificate: critical basic constraints and key usage; the parent decides what it grants.
+
+    Raises Invalid `subject_invalid`, `unsupported_key`, `unsupported_hash`.
+    """
+    algorithm = hash_for(public, hash_name)
+    basic = x509.BasicConstraints(ca=True, path_length=path_len)
+    usage = x509.KeyUsage(
+        digital_signature=False, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+    wanted = _der.sequence(
+        _extension(ExtensionOID.BASIC_CONSTRAINTS, basic.public_bytes()),
+        _extension(ExtensionOID.KEY_USAGE, usage.public_bytes()),
+    )
+    attribute = _der.sequence(_EXTENSION_REQUEST, _der.tlv(_SET, wanted))
+    name = subject.as_name().public_bytes()
+    tbs = _der.sequence(_VERSION, name, spki(public), _der.tlv(_ATTRIBUTES, attribute))
+    return RequestDraft(tbs, algorithm_identifier(public, algorithm), public, algorithm.name)
+
+
+def _extension(oid: x509.ObjectIdentifier, value: bytes) -> bytes:
+    # 2.5.29.n is one octet each behind 55 1d; both extensions live there.
+    arc = int(oid.dotted_string.rsplit(".", 1)[1])
+    return _der.sequence(
+        _der.tlv(_der.OBJECT_IDENTIFIER, bytes((0x55, 0x1D, arc))), _TRUE, _der.tlv(_der.OCTET_STRING, value)
+    )
+
+
+def assemble(draft: RequestDraft, signature: bytes) -> bytes:
+    """The request (DER). Raises Invalid `signature_mismatch`."""
+    check_signature(draft.signer, signature, draft.tbs, draft.hash_name)
+    return seal(draft.tbs, draft.signature_algorithm, signature)
