@@ -137,6 +137,33 @@ def test_events_that_wait_together_are_told_together_and_once(world: World) -> N
     assert all(row.delivered_at and row.next_step_at is None for row in world.run(rows(world)))
 
 
+def test_a_crowd_larger_than_one_batch_needs_no_other_job_than_the_first(world: World) -> None:
+    told: list[int] = []
+
+    async def hear(services: Services, batch: Sequence[Event]) -> None:
+        told.append(len(batch))
+
+    async def left() -> list[str]:
+        """Events with a job in the queue."""
+        async with world.services.db.read() as tx:
+            return [bytes(row.payload).decode() for row in await tx.execute(sa.text("SELECT payload FROM pgqueuer"))]
+
+    async def forget_jobs() -> None:
+        async with world.services.db.begin() as tx:
+            await tx.execute(sa.text("DELETE FROM pgqueuer"))
+
+    world.services.events.subscribe_batch("toy.crowd", "one", hear)
+    first = crowd(world, 230)[0]
+    world.run(forget_jobs())
+    waiting = [first]
+    while waiting:
+        for event_id in waiting:
+            world.run(deliver(world, event_id))
+        waiting = world.run(left())
+        world.run(forget_jobs())
+    assert told == [100, 100, 30]
+
+
 def test_other_kinds_are_not_taken_along(world: World) -> None:
     told: list[str] = []
 

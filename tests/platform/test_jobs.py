@@ -92,6 +92,55 @@ def test_a_started_step_runs_after_the_commit_and_is_over_when_it_says_so(toybox
     toybox.run(working(toybox, ran))
 
 
+def test_a_step_that_runs_on_keeps_its_row_until_there_is_nothing_more(toybox: World) -> None:
+    async def step(services: Services, toy: str) -> Next:
+        await count_run(services, toy)
+        return timedelta(0) if (await row(services, toy)).runs < 4 else None
+
+    toybox.services.jobs.register("toy", toys, step, runs_on=True)
+    toybox.run(add(toybox, "a"))
+    assert toybox.run(toybox.services.jobs.run_step(toybox.services, "toy", "a"))
+    after = toybox.run(row(toybox.services))
+    assert (after.runs, after.next_step_at, after.step_lease_until) == (4, None, None)
+
+
+def test_a_step_that_runs_on_without_end_gives_its_row_back_and_starts_again(toybox: World) -> None:
+    async def step(services: Services, toy: str) -> Next:
+        await count_run(services, toy)
+        return timedelta(0)
+
+    toybox.services.jobs.register("toy", toys, step, runs_on=True)
+    toybox.run(add(toybox, "a"))
+    assert toybox.run(toybox.services.jobs.run_step(toybox.services, "toy", "a"))
+    after = toybox.run(row(toybox.services))
+    assert 1 < after.runs < 100
+    assert after.step_lease_until is None
+    assert after.next_step_at is not None
+
+
+def test_a_step_that_runs_on_gives_its_row_back_when_half_of_its_lease_is_over(toybox: World) -> None:
+    async def step(services: Services, toy: str) -> Next:
+        await count_run(services, toy)
+        toybox.clock.move(services.jobs.lease * 0.3)
+        return timedelta(0)
+
+    toybox.services.jobs.register("toy", toys, step, runs_on=True)
+    toybox.run(add(toybox, "a"))
+    assert toybox.run(toybox.services.jobs.run_step(toybox.services, "toy", "a"))
+    assert toybox.run(row(toybox.services)).runs == 2
+
+
+def test_other_steps_give_their_row_back_after_each_run(toybox: World) -> None:
+    async def step(services: Services, toy: str) -> Next:
+        await count_run(services, toy)
+        return timedelta(0)
+
+    toybox.services.jobs.register("toy", toys, step)
+    toybox.run(add(toybox, "a"))
+    assert toybox.run(toybox.services.jobs.run_step(toybox.services, "toy", "a"))
+    assert toybox.run(row(toybox.services)).runs == 1
+
+
 def test_a_step_started_in_a_transaction_that_rolls_back_never_runs(toybox: World) -> None:
     async def step(services: Services, toy: str) -> Next:
         await count_run(services, toy)

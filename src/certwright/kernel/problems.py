@@ -36,6 +36,10 @@ class Problem(Exception):
         self.field = field
         self.extra: dict[str, Any] = dict(extra or {})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Problems come back from processes of our own (pickle would call the constructor with the message alone)."""
+        return _rebuilt, (type(self), self.message, dict(vars(self)))
+
     def at(self, field: str) -> Problem:
         """The same problem, said of another field (used when a value sits inside a list)."""
         self.field = field
@@ -48,6 +52,12 @@ class Problem(Exception):
         if self.fix:
             out["fix"] = self.fix
         return out | self.extra
+
+
+def _rebuilt(kind: type[Problem], message: str, facts: dict[str, Any]) -> Problem:
+    problem = kind.__new__(kind, message)
+    vars(problem).update(facts)
+    return problem
 
 
 class Invalid(Problem):

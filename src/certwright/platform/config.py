@@ -68,14 +68,23 @@ class Settings(BaseModel):
     """Reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     organization: str = "Certwright"
     """Name in the subjects of the built-in CA made at first start."""
+    private_ca_quota: int = Field(default=100, ge=2, le=100_000)
+    """How many private CAs an account may have."""
 
     allowed_networks: Networks = ()
     """Private networks that checks, probes and webhooks may reach (default: public addresses only)."""
     dns_servers: Words = ()
     """Recursive resolvers as HOST:PORT; default the system's."""
+    public_resolvers: Words = ()
+    """Resolvers of others, HOST:PORT with IP addresses, asked whether a record has arrived there too; they learn the
+    names."""
     dns_authoritative_port: int = Field(default=53, ge=1, le=65535)
     validation_http_port: int = Field(default=80, ge=1, le=65535)
     """Where file validation looks; anything but 80 is only right for a private network."""
+    validation_tls_port: int = Field(default=443, ge=1, le=65535)
+    """Where tls-alpn-01 is looked for; anything but 443 is only right for a private network."""
+    tls_alpn_listen: str | None = None
+    """HOST:PORT where tls-alpn-01 is answered for CAs, which connect to port 443 of the name; default nowhere."""
 
     observations_days: int = Field(default=90, ge=1)
     """What endpoints served is forgotten so long after they began to serve something else."""
@@ -84,10 +93,23 @@ class Settings(BaseModel):
     messages_days: int = Field(default=90, ge=1)
     """Messages are forgotten so long after they were sent or given up."""
 
+    lone_desk: bool = False
+    """Applicants of the operator's account may verify their own OV applications to the built-in CA."""
     ca_patience_hours: float = Field(default=6, gt=0, le=24 * 14)
     """A CA that is away is waited for so long before a certificate's second CA is asked."""
     superseded_grace_days: float = Field(default=7, ge=0, le=90)
-    """A version whose names a reissue changed is revoked so long after, once nothing serves it any more."""
+    """A version that was reissued is revoked so long after nothing serves it any more."""
+    privacy_statement_file: Path | None = None
+    """A UTF-8 text in place of the shipped privacy statement that applicants agree to."""
+    service_statement_file: Path | None = None
+    """A UTF-8 text in place of the shipped service statement that buyers agree to."""
+
+    uploaded_servers: int = Field(default=100, ge=0)
+    """How many server certificates issued elsewhere an account may hold."""
+    uploaded_client_cas: int = Field(default=100, ge=0)
+    """How many CA certificates for checking clients an account may hold."""
+    weak_keys_file: Path | None = None
+    """A list of keys whose private half is public: badkeys' blocklist.dat or a text of Debian's openssl-blacklist."""
 
     smtp_host: str | None = None
     smtp_port: int = Field(default=587, ge=1, le=65535)
@@ -108,13 +130,14 @@ class Settings(BaseModel):
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
-    @field_validator("listen")
+    @field_validator("listen", "tls_alpn_listen")
     @classmethod
-    def _listen(cls, value: str) -> str:
-        host_and_port(value)
+    def _listen(cls, value: str | None) -> str | None:
+        if value is not None:
+            host_and_port(value)
         return value
 
-    @field_validator("dns_servers")
+    @field_validator("dns_servers", "public_resolvers")
     @classmethod
     def _servers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for server in value:
@@ -127,6 +150,13 @@ class Settings(BaseModel):
         for network in value:
             if network.prefixlen == 0:
                 raise ValueError(f"with {network} anybody could claim to be anybody; name the proxies' own addresses")
+        return value
+
+    @field_validator("privacy_statement_file", "service_statement_file", "weak_keys_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"there is no file {value}")
         return value
 
     @field_validator("public_url")

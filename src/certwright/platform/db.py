@@ -7,7 +7,7 @@ makes that mistake loud instead of slow.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
@@ -140,9 +140,13 @@ class Database:
             raise_if_unavailable(error)
             raise
 
+    def read(self) -> AbstractAsyncContextManager[Tx]:
+        """For SELECTs that needn't see one moment: no transaction, so two round trips fewer. Raises Unavailable."""
+        return self.single()
+
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[Tx]:
-        """For a single SELECT: no transaction, so two round trips fewer. Raises Unavailable."""
+    async def single(self) -> AsyncIterator[Tx]:
+        """Each statement is a transaction by itself, committed when it returns. Raises Unavailable."""
         try:
             async with self._reading.connect() as connection:
                 yield connection

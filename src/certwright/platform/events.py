@@ -134,6 +134,8 @@ class Events:
             )
             if along:
                 await self._give_back(tx, [row.id for row in along], lease, told, now if failure else None)
+            if len(along) == _TOGETHER - 1:
+                await self._go_on(tx, own.kind)
         if failure is not None and own.delivered_at is None:
             raise failure
         return None
@@ -162,17 +164,28 @@ class Events:
                 heard.add(name)
         return heard, failure
 
+    def _waiting(self, kind: str) -> sa.Select[Any]:
+        """Ids of events of a kind that nobody has heard or is delivering, oldest first."""
+        e = events.c
+        return (
+            sa.select(e.id)
+            .where(
+                e.kind == kind, e.next_step_at.is_not(None), e.delivered_at.is_(None), e.step_attempts == 0,
+                sa.or_(e.step_lease_until.is_(None), e.step_lease_until <= self._clock.now()),
+            )
+            .order_by(e.next_step_at)
+        )  # fmt: skip
+
+    async def _go_on(self, tx: Tx, kind: str) -> None:
+        """More may wait than one run takes along, and those it took may have been the ones with a job."""
+        waiting = await tx.scalar(self._waiting(kind).limit(1))
+        if waiting is not None:
+            await self._jobs.start(tx, DELIVER, waiting)
+
     async def _take_along(self, tx: Tx, own: Any, lease: datetime) -> list[Any]:
         """Events of the same kind that nobody has heard or is delivering, leased like the step's own."""
         e = events.c
-        waiting = (
-            sa.select(e.id)
-            .where(
-                e.kind == own.kind, e.id != own.id, e.next_step_at.is_not(None), e.delivered_at.is_(None),
-                e.step_attempts == 0, sa.or_(e.step_lease_until.is_(None), e.step_lease_until <= self._clock.now()),
-            )
-            .order_by(e.next_step_at).limit(_TOGETHER - 1).with_for_update(skip_locked=True)
-        )  # fmt: skip
+        waiting = self._waiting(own.kind).where(e.id != own.id).limit(_TOGETHER - 1).with_for_update(skip_locked=True)
         taken = await tx.execute(
             sa.update(events).where(e.id.in_(waiting.scalar_subquery())).values(step_lease_until=lease).returning(*e)
         )

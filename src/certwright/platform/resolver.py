@@ -134,7 +134,8 @@ class Resolver:
     """Bounded, asynchronous look-ups.
 
     `servers` are the operator's recursive resolvers as HOST:PORT with IP addresses (empty: the machine's) and are
-    trusted; the servers of a zone are named by strangers, so that their addresses pass `guard` first. `timeout` bounds
+    trusted; `public` ones are those of others, asked in `lookup_everywhere` only. The servers of a zone are named by
+    strangers, so that their addresses pass `guard` first. `timeout` bounds
     one question to one server, in seconds.
     """
 
@@ -145,8 +146,10 @@ class Resolver:
         guard: AddressGuard | None = None,
         authoritative_port: int = 53,
         timeout: float = 4.0,
+        public: Sequence[str] = (),
     ) -> None:
         self._configured = tuple(_configured(server) for server in servers)
+        self._public = tuple(_configured(server) for server in public)
         self._guard = guard or AddressGuard()
         self._port = authoritative_port
         self._timeout = timeout
@@ -166,8 +169,9 @@ class Resolver:
         return look
 
     async def lookup_everywhere(self, name: str, rdtype: str) -> tuple[Look, ...]:
-        """Ask each recursive server, for telling where an answer has arrived and where not."""
-        return tuple(await asyncio.gather(*(self.ask(server, name, rdtype) for server in self.servers)))
+        """Ask each recursive server, ours and `public` ones, for telling where an answer has arrived and where not."""
+        everyone = dict.fromkeys((*self.servers, *self._public))
+        return tuple(await asyncio.gather(*(self.ask(server, name, rdtype) for server in everyone)))
 
     async def dnssec_broken(self, name: str, rdtype: str) -> str | None:
         """Why a validating resolver rejects this name although the data is there; None when it doesn't.
