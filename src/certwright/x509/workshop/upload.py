@@ -355,7 +355,7 @@ class _Check:
                     chain.namesake.place or place,
                 )
             )
-        elif chain.is_missing:
+        elif chain.is_missing or (self._options.strict and chain.added):
             self._findings.append((error if self._options.strict else warning)(*_chain_missing(leaf.facts), place))
         elif chain.namesake is not None:
             last = chain.path[-1]
@@ -367,7 +367,7 @@ class _Check:
                     chain.namesake.place or place,
                 )
             )
-        if chain.added:
+        if chain.added and not self._options.strict:
             self._repairs.append(Repair("chain_missing", place))
         strangers = [link for link in chain.strangers if link is not chain.namesake]
         for link in strangers:
@@ -431,14 +431,7 @@ class _Check:
     def _account(self, facts: CertificateFacts, place: Place, *, of_server: bool = True) -> None:
         there = self._known.certificates.get(facts.sha256)
         if there is not None:
-            self._findings.append(
-                (warning if self._options.duplicates_allowed else error)(
-                    "duplicate",
-                    f"This very certificate is there already: {there}.",
-                    "Use the one that is there.",
-                    place,
-                )
-            )
+            self._findings.append(duplicate(there, place, allowed=self._options.duplicates_allowed))
         other = self._known.keys.get(facts.spki_sha256)
         if of_server and other is not None and there is None:
             self._findings.append(
@@ -459,6 +452,13 @@ class _Check:
                     place,
                 )
             )
+
+
+def duplicate(there: str, place: Place, *, allowed: bool) -> Finding:
+    """`there` is what the certificate that is there already is called."""
+    return (warning if allowed else error)(
+        "duplicate", f"This very certificate is there already: {there}.", "Use the one that is there.", place
+    )
 
 
 # --- words -------------------------------------------------------------------------------------------------------

@@ -168,6 +168,10 @@ CODES: Final[dict[str, tuple[Severity, ...]]] = {
     "duplicate": _EW,
     "key_reused": _W,
     "revoked": _E,
+    "revocation_unknown": _N,
+    "issuer_not_fetched": _N,
+    "names_missing": _EW,
+    "expires_earlier": _W,
     # pkilint
     "lint": _N,
 }
