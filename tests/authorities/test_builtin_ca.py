@@ -20,6 +20,9 @@ from certwright.x509.crl import read_crl
 from certwright.x509.keys import KeyAlgorithm, generate
 from tests.conftest import World
 
+# The issuing CA's own certificate is on its root's books.
+LEAVES = sa.select(sa.func.count()).select_from(issued_certificates).where(issued_certificates.c.profile == "server")
+
 
 @pytest.fixture
 def ca(world: World) -> World:
@@ -100,7 +103,7 @@ def test_workers_racing_with_one_reference_get_one_certificate(ca: World) -> Non
     assert len({i.der for i in ca.run(race())}) == 1
 
     async def count(tx: Tx) -> int:
-        return int(await tx.scalar(sa.select(sa.func.count()).select_from(issued_certificates)) or 0)
+        return int(await tx.scalar(LEAVES) or 0)
 
     async def counted() -> int:
         async with ca.services.db.begin() as tx:
@@ -138,7 +141,7 @@ def test_what_the_lint_refuses_is_neither_signed_nor_recorded(ca: World) -> None
 
     async def count() -> int:
         async with ca.services.db.begin() as tx:
-            return int(await tx.scalar(sa.select(sa.func.count()).select_from(issued_certificates)) or 0)
+            return int(await tx.scalar(LEAVES) or 0)
 
     assert ca.run(count()) == 0
 

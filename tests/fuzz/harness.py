@@ -20,10 +20,22 @@ HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"
 VECTORS = HERE.parent / "vectors"
 
-with atheris.instrument_imports(include=["certwright.x509"]):
+with atheris.instrument_imports(include=["certwright.x509", "certwright.acme"]):
+    from certwright.acme.requests import AcmeProblem, account_key, read_request, verify
     from certwright.kernel.problems import Problem
-    from certwright.x509 import certificates, crl, csr, keys
-    from certwright.x509.workshop import containers, convert, decode, jks, pkcs7, pkcs12, text, upload
+    from certwright.x509 import certificates, crl, csr, keys, ocsp
+    from certwright.x509.workshop import (
+        containers,
+        convert,
+        decode,
+        jks,
+        pkcs7,
+        pkcs12,
+        revocation,
+        text,
+        toolbox,
+        upload,
+    )
     from certwright.x509.workshop.policy import PublicPolicy
     from certwright.x509.workshop.words import CODES
 
@@ -34,18 +46,37 @@ PUBLIC = upload.Options(
 PASSPHRASE = b"correct-horse-7"
 
 
-def check(data: bytes) -> None:
-    report = upload.check(data, options=PUBLIC, key=data, passphrase=PASSPHRASE)
-    report.as_dict()
-    assert all(finding.code in CODES for finding in report.findings)
-
-
 def inspect(data: bytes) -> None:
     decode.describe(containers.open_input(data, "x", PASSPHRASE))
 
 
 def turn(data: bytes) -> None:
     convert.split(convert.material([containers.open_input(data, "x", PASSPHRASE)]))
+
+
+_GOOD = [item.der for item in containers.open_input((VECTORS / "good.pem").read_bytes(), "x").items]
+
+
+def check(data: bytes) -> None:
+    """An upload as the server judges it: the file as all three inputs, beside others it knows."""
+    around = toolbox.Around(pool=(*_GOOD, data), certificates={}, neighbours=tuple(_GOOD))
+    judged = toolbox.judge(toolbox.Upload(data, data, data, PASSPHRASE), PUBLIC, around)
+    assert all(finding.code in CODES for finding in judged.findings)
+    toolbox.authorities_in(data)
+
+
+def lists(data: bytes) -> None:
+    """What a stranger's server answers when it is asked whether a certificate was revoked."""
+    for read in (revocation.read_ocsp, revocation.read_list):
+        assert not read(data, _GOOD[0], _GOOD[1], AT).revoked
+    crl.read_crl(data)
+
+
+def request(data: bytes) -> None:
+    """What a client of our ACME server sends."""
+    with contextlib.suppress(AcmeProblem):
+        asked = read_request(data)
+        verify(asked, account_key(asked.jwk or {}))
 
 
 ENTRIES: dict[str, Callable[[bytes], object]] = {
@@ -59,7 +90,9 @@ ENTRIES: dict[str, Callable[[bytes], object]] = {
     "key": lambda data: keys.read_private_key(data, PASSPHRASE),
     "certificate": certificates.read_certificates,
     "csr": csr.read_csr,
-    "crl": crl.read_crl,
+    "crl": lists,
+    "ocsp": ocsp.read_question,
+    "acme": request,
 }
 
 

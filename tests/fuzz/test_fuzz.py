@@ -12,14 +12,28 @@ from pathlib import Path
 import pytest
 
 from certwright.kernel.problems import Problem
-from certwright.x509 import certificates, crl, csr, keys
+from certwright.x509 import certificates, crl, csr, keys, ocsp
 from certwright.x509.workshop import containers, convert, decode, jks, pkcs7, pkcs12
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "2"))
 # The names of harness.ENTRIES, which can't be imported where there is no atheris.
-NAMES = ["check", "inspect", "convert", "text", "pkcs12", "pkcs7", "jks", "key", "certificate", "csr", "crl"]
+NAMES = [
+    "check",
+    "inspect",
+    "convert",
+    "text",
+    "pkcs12",
+    "pkcs7",
+    "jks",
+    "key",
+    "certificate",
+    "csr",
+    "crl",
+    "ocsp",
+    "acme",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,6 +62,7 @@ READERS = [
     certificates.read_certificates,
     csr.read_csr,
     crl.read_crl,
+    ocsp.read_question,
 ]
 
 

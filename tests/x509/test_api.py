@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ def text(name: str) -> str:
     return (VECTORS / name).read_text()
 
 
+def codes(report: dict[str, Any]) -> list[str]:
+    """Beside what pkilint notes."""
+    return [finding["code"] for finding in report["findings"] if finding["code"] != "lint"]
+
+
 @pytest.fixture
 def door(api: Api) -> Api:
     """At the moment the vectors are judged for."""
@@ -29,7 +35,7 @@ def test_a_check_answers_with_the_report_and_what_would_be_stored(door: Api) -> 
     answer = door.post("/api/v1/tools/x509/check", {"certificate": text("reversed.pem"), "key": text("keys/leaf.pem")})
     assert answer.status_code == 200, answer.text
     found = answer.json()
-    assert (found["ok"], found["repaired"], found["findings"]) == (True, ["root_included", "chain_order"], [])
+    assert (found["ok"], found["repaired"], codes(found)) == (True, ["root_included", "chain_order"], [])
     assert found["leaf"]["names"] == ["www.example.com"]
     assert found["certificate"] + found["chain"] == text("good.pem")
     assert "PRIVATE" not in answer.text
@@ -38,7 +44,7 @@ def test_a_check_answers_with_the_report_and_what_would_be_stored(door: Api) -> 
 def test_findings_are_an_answer_and_no_refusal(door: Api) -> None:
     answer = door.post("/api/v1/tools/x509/check", {"certificate": text("good.pem"), "key": text("keys/other.pem")})
     assert answer.status_code == 200
-    assert [f["code"] for f in answer.json()["findings"]] == ["key_mismatch"]
+    assert codes(answer.json()) == ["key_mismatch"]
     nothing = door.post("/api/v1/tools/x509/check", {"certificate": "", "strict": True}).json()
     assert (nothing["ok"], nothing["leaf"], nothing["findings"][0]["code"]) == (False, None, "empty")
 

@@ -15,7 +15,11 @@ from certwright.x509 import bundles, certificates, keys
 from tests.x509.factory import NOW, hierarchy
 
 H = hierarchy()
-CHAIN = certificates.to_pem(H.leaf) + certificates.to_pem(H.issuing)
+
+
+def nginx(name: str, key: keys.PrivateKey | None = None, at: datetime = NOW) -> bytes:
+    contents = bundles.Contents(name, [H.leaf, H.issuing], key)
+    return bundles.archive(bundles.Server.NGINX, contents, at=at, random=bytes)
 
 
 def unpacked(archive: bytes) -> dict[str, bytes]:
@@ -25,8 +29,7 @@ def unpacked(archive: bytes) -> dict[str, bytes]:
 
 
 def test_the_nginx_archive_holds_chain_key_and_a_note_that_names_them() -> None:
-    key_pem = keys.to_pkcs8_pem(H.leaf_key)
-    files = unpacked(bundles.nginx_zip(name="www.certwright.dev", fullchain_pem=CHAIN, key_pem=key_pem, at=NOW))
+    files = unpacked(nginx("www.certwright.dev", H.leaf_key))
     assert list(files) == ["www.certwright.dev.crt", "www.certwright.dev.key", "README.txt"]
     assert [c.der for c in certificates.read_certificates(files["www.certwright.dev.crt"])] == [H.leaf, H.issuing]
     assert certificates.key_matches(
@@ -38,13 +41,13 @@ def test_the_nginx_archive_holds_chain_key_and_a_note_that_names_them() -> None:
 
 
 def test_without_a_key_the_archive_says_where_it_stayed() -> None:
-    files = unpacked(bundles.nginx_zip(name="a.dev", fullchain_pem=CHAIN.encode(), key_pem=None, at=NOW))
+    files = unpacked(nginx("a.dev"))
     assert list(files) == ["a.dev.crt", "README.txt"]
     assert b"no key" in files["README.txt"]
 
 
 def test_only_the_owner_may_read_the_unpacked_key() -> None:
-    archive = bundles.nginx_zip(name="a.dev", fullchain_pem=CHAIN, key_pem=b"k", at=NOW)
+    archive = nginx("a.dev", H.leaf_key)
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         modes = {entry.filename: entry.external_attr >> 16 & 0o777 for entry in opened.infolist()}
     assert modes == {"a.dev.crt": 0o644, "a.dev.key": 0o600, "README.txt": 0o644}
@@ -52,7 +55,7 @@ def test_only_the_owner_may_read_the_unpacked_key() -> None:
 
 @pytest.mark.parametrize("at", [NOW, datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 2, 28, tzinfo=UTC)])
 def test_the_same_arguments_give_the_same_octets(at: datetime) -> None:
-    one, two = (bundles.nginx_zip(name="a.dev", fullchain_pem=CHAIN, key_pem=None, at=at) for _ in range(2))
+    one, two = (nginx("a.dev", at=at) for _ in range(2))
     assert one == two
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from certwright.kernel.problems import Invalid
 from certwright.x509._notes import note as _note_text
 from certwright.x509.certificates import to_pem
+from certwright.x509.crl import to_pem as crl_to_pem
 from certwright.x509.keys import PrivateKey, to_pkcs8_der, to_pkcs8_pem
 from certwright.x509.workshop import jks, pkcs7, pkcs12
 
@@ -79,6 +80,19 @@ def archive(
     return _zip([*files, ("README.txt", note.encode(), 0o644)], at)
 
 
+def install_note(server: Server, name: str, *, has_key: bool, has_chain: bool, has_root: bool = False) -> str:
+    """The README.txt that `archive` would put beside the files, without making them."""
+    base = safe_file_name(name)
+    files = {f"{base}_chain.crt"} if has_chain and server in _CHAIN_APART else set()
+    if has_key and server in _KEY_APART:
+        files.add(f"{base}.key.der" if server is Server.DER else f"{base}.key")
+    if has_root and server is Server.CHAIN:
+        files.add(f"{base}_root.crt")
+    return _note_text(server.value, base, secret_name(base), files)
+
+
+_CHAIN_APART = frozenset({Server.APACHE, Server.CHAIN})
+_KEY_APART = frozenset({Server.NGINX, Server.RESIN, Server.APACHE, Server.PEM, Server.DER})
 _NEED_KEY = frozenset({Server.TOMCAT, Server.IIS, Server.WEBLOGIC, Server.HAPROXY, Server.KUBERNETES})
 _File = tuple[str, bytes, int]
 
@@ -171,23 +185,6 @@ def secret_name(base: str) -> str:
     return f"{name[:240].strip('.-') or 'certificate'}-tls"
 
 
-def nginx_zip(*, name: str, fullchain_pem: str | bytes, key_pem: str | bytes | None, at: datetime) -> bytes:
-    """A zip for nginx: `<name>.crt` (leaf and intermediates), `<name>.key` if there is a key, README.txt.
-
-    The same arguments give the same octets; `at` dates the files. The key file asks to be unpacked with mode 0600.
-    """
-    base = safe_file_name(name)
-    files: list[_File] = [(f"{base}.crt", _octets(fullchain_pem), 0o644)]
-    if key_pem is not None:
-        files.append((f"{base}.key", _octets(key_pem), 0o600))
-    files.append(("README.txt", _note(Server.NGINX, base, files).encode(), 0o644))
-    return _zip(files, at)
-
-
-def _octets(text: str | bytes) -> bytes:
-    return text.encode("ascii") if isinstance(text, str) else text
-
-
 def _zip(files: list[_File], at: datetime) -> bytes:
     moment = at.astimezone(UTC)
     year = min(max(moment.year, _FIRST_ZIP_YEAR), _LAST_ZIP_YEAR)
@@ -205,3 +202,61 @@ def _zip(files: list[_File], at: datetime) -> bytes:
 
 def _note(server: Server, base: str, files: Sequence[_File]) -> str:
     return _note_text(server.value, base, secret_name(base), {name for name, _, _ in files})
+
+
+# --- mutual TLS --------------------------------------------------------------------------------------------------
+
+_KIT_NOTE = """Mutual TLS: what a listener and a client need.
+
+For the listener: ca.pem (who may issue clients), crl.pem (who is refused; fetch it anew at least every {crl_days} days
+from the addresses below, or after each revocation).
+For the client: {base}.pfx with the passphrase of {base}.password.txt (browsers, Windows, macOS, telephones), or {base}.crt
+with {base}.key.
+
+nginx:
+    ssl_client_certificate /etc/nginx/certs/ca.pem;
+    ssl_crl /etc/nginx/certs/crl.pem;
+    ssl_verify_client on;
+    ssl_verify_depth 3;
+
+HAProxy:
+    bind :443 ssl crt /etc/haproxy/certs/server.pem ca-file /etc/haproxy/certs/ca.pem crl-file /etc/haproxy/certs/crl.pem verify required
+
+Try it:
+    curl --cert {base}.crt --key {base}.key https://<server>/
+
+Lists:
+{lists}
+"""  # noqa: E501 - a configuration line is one line
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKit:
+    """`client` is the client's certificate, chain and key; `authorities` the CAs (DER) from the issuing one to its
+    root, `crls` their lists (DER) with their addresses."""
+
+    client: Contents
+    authorities: Sequence[bytes]
+    crls: Sequence[tuple[bytes, str]]
+    crl_days: int
+
+
+def client_kit(kit: ClientKit, *, at: datetime, random: Callable[[int], bytes], legacy: bool = False) -> bytes:
+    """The zip for a listener that asks clients for certificates, and for one client. As in `archive`."""
+    base = safe_file_name(kit.client.name)
+    secrets = _Secrets(at, random, legacy)
+    assert kit.client.key is not None
+    lists = b"".join(crl_to_pem(der).encode() for der, _ in kit.crls)
+    note = _KIT_NOTE.format(base=base, crl_days=kit.crl_days, lists="\n".join(f"    {url}" for _, url in kit.crls))
+    return _zip(
+        [
+            ("ca.pem", _pem(kit.authorities), 0o644),
+            ("crl.pem", lists, 0o644),
+            (f"{base}.crt", _pem(kit.client.chain), 0o644),
+            (f"{base}.key", to_pkcs8_pem(kit.client.key), 0o600),
+            _pfx(base, kit.client, secrets),
+            _password(base, secrets),
+            ("README.txt", note.encode(), 0o644),
+        ],
+        at,
+    )

@@ -90,10 +90,15 @@ def test_the_certificate_of_the_key_is_the_leaf_wherever_it_stands() -> None:
 
 
 def test_a_missing_intermediate_is_taken_from_the_pool_and_told() -> None:
-    report = upload.check(to_pem(H.leaf), options=replace(PRIVATE, strict=True), known=Known(Pool([H.issuing, H.root])))
+    known = Known(Pool([H.issuing, H.root]))
+    report = upload.check(to_pem(H.leaf), options=PRIVATE, known=known)
     assert report.ok
     assert repairs(report) == {"chain_missing"}
     assert [c.der for c in report.added] == [H.issuing]
+    strict = upload.check(to_pem(H.leaf), options=replace(PRIVATE, strict=True), known=known)
+    assert codes(strict, Severity.ERROR) == {"chain_missing"}
+    assert repairs(strict) == set()
+    assert [c.der for c in strict.chain] == [H.issuing]  # offered all the same
 
 
 def test_without_it_the_report_says_where_it_can_be_fetched() -> None:

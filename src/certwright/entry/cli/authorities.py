@@ -1,15 +1,23 @@
-"""`certwright authorities …`: the private CAs, and certificates issued from them at once."""
+"""`certwright authorities …`: private CAs, what they issue, and kinds of certificates."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import csv
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from certwright.entry.cli import output
+from certwright.entry.cli.certificates import save_reply
 from certwright.entry.cli.common import (
+    Everything,
     Json,
+    Limit,
     Project,
+    Yes,
+    confirm,
     group,
     open_api,
     present,
@@ -18,15 +26,54 @@ from certwright.entry.cli.common import (
     show_list,
     the_one,
 )
+from certwright.entry.cli.errors import USAGE, CliError
 
-app = group("authorities", "Private CAs: look at them, take their roots, issue from them.")
+if TYPE_CHECKING:
+    from certwright.entry.cli.client import Api
+
+app = group("authorities", "Private CAs: make them, lead them, issue from them.")
+issued = group("issued", "Certificates for people and devices: issue, list, export, revoke, delete them.")
+profiles = group("profiles", "Kinds of certificates: list, describe, delete them.")
+app.add_typer(issued)
+app.add_typer(profiles)
 
 COLUMNS = (
     ("ID", "id"), ("NAME", "name"), ("KIND", "kind"), ("STATE", "state"), ("KEY", "key_algorithm"),
     ("EXPIRES", "not_after"),
 )  # fmt: skip
+ISSUED_COLUMNS = (
+    ("ID", "id"), ("SUBJECT", "subject"), ("NAMES", "names"), ("PROFILE", "profile"), ("EXPIRES", "not_after"),
+    ("REVOKED", "revoked_at"), ("KEY HELD", "has_key"),
+)  # fmt: skip
 
 Authority = Annotated[str, typer.Argument(help="Id or name of the CA.")]
+Issued = Annotated[str, typer.Argument(help="Id of the issued certificate.")]
+Reason = Annotated[str, typer.Option(help="unspecified, key_compromise, superseded, cessation_of_operation, …")]
+CommonName = Annotated[str | None, typer.Option("--cn", help="Common name of the subject.")]
+Organization = Annotated[str | None, typer.Option("--organization", help="O of the subject.")]
+Country = Annotated[str | None, typer.Option("--country", help="C of the subject, two letters.")]
+Key = Annotated[str, typer.Option("--key", help="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096.")]
+Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+_QUIET = ("certificate_pem", "csr_pem")
+
+
+def _find(api: Api, text: str) -> str:
+    return f"/authorities/{the_one(api, '/authorities', 'ca', text, 'name')}"
+
+
+def _issuing(api: Api, text: str | None) -> str:
+    """The CA meant; by default the built-in one that issues."""
+    if text is not None and text != "issuing":
+        return _find(api, text)
+    for ca in api.pages("/authorities", limit=None):
+        if ca["builtin"] and ca["kind"] == "issuing":
+            return f"/authorities/{ca['id']}"
+    raise CliError("not_found", "There is no built-in CA that issues.", "Name a CA: certwright authorities list.")
+
+
+def _subject(common_name: str | None, organization: str | None, country: str | None) -> dict[str, Any]:
+    return {"common_name": common_name, "organization": organization, "country": country}
 
 
 @app.command(name="list")
@@ -38,16 +85,18 @@ def list_authorities(as_json: Json = False) -> None:
 @app.command()
 def show(
     authority: Authority,
-    pem: Annotated[bool, typer.Option("--pem", help="Print its certificate alone.")] = False,
+    pem: Annotated[
+        bool, typer.Option("--pem", help="Print its certificate alone; of a pending CA its request.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show one CA, or take its certificate."""
     with open_api() as api:
-        document = api.get(f"/authorities/{the_one(api, '/authorities', 'ca', authority, 'name', 'kind')}")
+        document = api.get(_find(api, authority))
     if pem:
-        output.say(document["certificate_pem"].strip())
+        output.say((document["certificate_pem"] or document["csr_pem"]).strip())
     else:
-        present(document, as_json=as_json, skip=("certificate_pem",))
+        present(document, as_json=as_json, skip=_QUIET)
 
 
 @app.command()
@@ -55,7 +104,9 @@ def issue(
     names: Annotated[
         list[str] | None, typer.Argument(help="Domain names and IP addresses, the primary one first.")
     ] = None,
-    authority: Annotated[str, typer.Option("--ca", help="Id or name of the CA.")] = "issuing",
+    authority: Annotated[
+        str | None, typer.Option("--ca", help="Id or name of the CA; default the built-in one.")
+    ] = None,
     key: Annotated[str, typer.Option(help="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096.")] = "EC_P256",
     csr: Annotated[str | None, typer.Option(help="File with your own CSR (- for standard input).")] = None,
     days: Annotated[int | None, typer.Option(help="How long it is good; default 90.")] = None,
@@ -71,6 +122,384 @@ def issue(
             "names": names or [], "key_algorithm": key, "csr": read_file(csr) if csr else None, "days": days,
             "name": name, "description": description, "project_id": project_id(api, project), "auto_renew": auto_renew,
         }  # fmt: skip
-        chosen = the_one(api, "/authorities", "ca", authority, "name", "kind")
-        document = api.post(f"/authorities/{chosen}/certificates", body)
+        document = api.post(f"{_issuing(api, authority)}/certificates", body)
     present(document, as_json=as_json)
+
+
+# --- hierarchies -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What to call the CA.")],
+    common_name: CommonName = None,
+    organization: Organization = None,
+    country: Country = None,
+    parent: Annotated[str | None, typer.Option(help="Id or name of the CA above it; without one it is a root.")] = None,
+    outside: Annotated[bool, typer.Option("--outside", help="Make a request for a parent that isn't here.")] = False,
+    key: Key = "EC_P256",
+    hash_name: Annotated[str | None, typer.Option("--hash", help="sha256, sha384 or sha512.")] = None,
+    days: Annotated[int | None, typer.Option(help="Its life; default 20 years for a root, 5 for others.")] = None,
+    path_len: Annotated[int | None, typer.Option(help="Levels of CAs below it; 0: servers and clients only.")] = None,
+    permit: Annotated[
+        list[str] | None, typer.Option(help="Name or network it may certify: shop.example, 10.0.0.0/8. Again for more.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Name or network it may not certify.")] = None,
+    purpose: Annotated[list[str] | None, typer.Option(help="server_auth, client_auth, … or an OID.")] = None,
+    crl_days: Annotated[int, typer.Option(help="How long its revocation lists are good, 1 to 30.")] = 7,
+    ocsp: Annotated[bool, typer.Option(help="Answer about single certificates, too.")] = False,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Make a root, a CA below one, or a request for a parent outside."""
+    body = {
+        "name": name, "subject": _subject(common_name or name, organization, country), "outside": outside,
+        "key_algorithm": key, "hash_name": hash_name, "days": days, "path_len": path_len,
+        "name_constraints": _constraints(permit or [], exclude or []), "purposes": purpose or [],
+        "crl_days": crl_days, "ocsp_enabled": ocsp,
+    }  # fmt: skip
+    with open_api() as api:
+        above = the_one(api, "/authorities", "ca", parent, "name") if parent is not None else None
+        made = api.post("/authorities", body | {"parent_id": above, "project_id": project_id(api, project)})
+    present(made, as_json=as_json, skip=_QUIET)
+    if outside and not as_json:
+        output.say(made["csr_pem"].strip())
+        output.say(f"Have its parent sign this request, then: certwright authorities install {made['id']} FILE")
+
+
+def _constraints(permit: list[str], exclude: list[str]) -> dict[str, list[str]]:
+    def networks(texts: list[str]) -> list[str]:
+        return [text for text in texts if "/" in text]
+
+    def names(texts: list[str]) -> list[str]:
+        return [text for text in texts if "/" not in text]
+
+    return {
+        "permitted_dns": names(permit), "permitted_ips": networks(permit),
+        "excluded_dns": names(exclude), "excluded_ips": networks(exclude),
+    }  # fmt: skip
+
+
+@app.command()
+def install(
+    authority: Authority,
+    certificate: Annotated[str, typer.Argument(help="PEM file: what the parent signed, then the parent's chain.")],
+    as_json: Json = False,
+) -> None:
+    """Give a pending CA the certificate its parent signed."""
+    with open_api() as api:
+        done = api.post(f"{_find(api, authority)}/certificate", {"certificate": read_file(certificate)})
+    present(done, as_json=as_json, skip=_QUIET)
+
+
+@app.command(name="import")
+def import_ca(
+    name: Annotated[str, typer.Argument(help="What to call the CA.")],
+    certificate: Annotated[str, typer.Option("--certificate", help="PEM file: the CA's, then those above it.")],
+    key: Annotated[str, typer.Option("--key", help="PEM file of its private key.")],
+    passphrase_stdin: Annotated[
+        bool, typer.Option("--passphrase-stdin", help="Read the key's passphrase from standard input.")
+    ] = False,
+    crl_number: Annotated[int, typer.Option(help="Number of the last list published for it elsewhere.")] = 0,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Bring your own CA. Its key is sealed at once; erase your copy."""
+    secret = sys.stdin.readline().rstrip("\r\n") if passphrase_stdin else None
+    body = {
+        "name": name, "certificate": read_file(certificate), "private_key": read_file(key), "passphrase": secret,
+        "crl_number": crl_number,
+    }  # fmt: skip
+    with open_api() as api:
+        made = api.post("/authorities/import", body | {"project_id": project_id(api, project)})
+    present(made, as_json=as_json, skip=_QUIET)
+
+
+@app.command()
+def edit(
+    authority: Authority,
+    name: Annotated[str | None, typer.Option(help="A new name.")] = None,
+    crl: Annotated[bool | None, typer.Option(help="Whether new certificates point to revocation lists.")] = None,
+    crl_days: Annotated[int | None, typer.Option(help="How long its lists are good, 1 to 30.")] = None,
+    crl_shards: Annotated[int | None, typer.Option(help="Over how many lists revocations are spread.")] = None,
+    ocsp: Annotated[bool | None, typer.Option(help="Whether it answers about single certificates.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Change a CA's name and publishing; counts for what is issued from then on."""
+    changes = {"name": name, "crl_enabled": crl, "crl_days": crl_days, "crl_shards": crl_shards, "ocsp_enabled": ocsp}
+    if all(value is None for value in changes.values()):
+        raise CliError("usage", "Say what to change.", "See certwright authorities edit --help.", exit_code=USAGE)
+    with open_api() as api:
+        present(api.patch(_find(api, authority), changes), as_json=as_json, skip=_QUIET)
+
+
+@app.command()
+def disable(authority: Authority, as_json: Json = False) -> None:
+    """Have a CA issue nothing more; its lists go on."""
+    _post(authority, "disable", {}, as_json)
+
+
+@app.command()
+def enable(authority: Authority, as_json: Json = False) -> None:
+    """Have a disabled CA issue again."""
+    _post(authority, "enable", {}, as_json)
+
+
+@app.command()
+def restore(authority: Authority, as_json: Json = False) -> None:
+    """Take back the deletion of a CA that still waits for it."""
+    _post(authority, "restore", {}, as_json)
+
+
+@app.command()
+def revoke(authority: Authority, reason: Reason = "unspecified", yes: Yes = False, as_json: Json = False) -> None:
+    """Revoke a CA: nothing it issued is trusted any more. Can't be taken back."""
+    confirm(f"Revoke the CA {authority}, and with it everything it issued?", yes=yes)
+    _post(authority, "revoke", {"reason": reason}, as_json)
+
+
+def _post(authority: str, what: str, body: dict[str, Any], as_json: bool) -> None:
+    with open_api() as api:
+        present(api.post(f"{_find(api, authority)}/{what}", body), as_json=as_json, skip=_QUIET)
+
+
+@app.command()
+def delete(
+    authority: Authority,
+    days: Annotated[int, typer.Option(help="How long to wait before its key is erased, 7 to 30.")] = 7,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a CA after a time of waiting, during which it can be restored."""
+    confirm(f"Erase the key of the CA {authority} in {days} days?", yes=yes)
+    with open_api() as api:
+        reply = api.call("DELETE", _find(api, authority), params={"days": days})
+    present(reply.document, as_json=as_json, skip=_QUIET)
+
+
+# --- what they issue -------------------------------------------------------------------------------------------------
+
+
+@issued.command(name="list")
+def list_issued(
+    authority: Authority,
+    search: Annotated[str | None, typer.Option(help="A whole name, or a serial's beginning.")] = None,
+    revoked: Annotated[bool | None, typer.Option(help="Only those that are, or aren't, revoked.")] = None,
+    limit: Limit = 20,
+    everything: Everything = False,
+    as_json: Json = False,
+) -> None:
+    """List what a CA issued, newest first."""
+    with open_api() as api:
+        path = _find(api, authority)
+    show_list(
+        f"{path}/issued", ISSUED_COLUMNS, as_json=as_json, limit=limit, everything=everything, search=search,
+        revoked=revoked,
+    )  # fmt: skip
+
+
+@issued.command()
+def new(
+    names: Annotated[list[str] | None, typer.Argument(help="Host names, addresses, e-mail addresses, URIs.")] = None,
+    authority: Annotated[
+        str | None, typer.Option("--ca", help="Id or name of the CA; default the built-in one.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="client, server, or a kind of your own.")] = "client",
+    common_name: CommonName = None,
+    organization: Organization = None,
+    country: Country = None,
+    key: Key = "EC_P256",
+    csr: Annotated[str | None, typer.Option(help="File with a CSR whose key to use (- for standard input).")] = None,
+    days: Annotated[int | None, typer.Option(help="How long it is good; default 90.")] = None,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Issue one certificate that isn't managed: for a person, a device, a server elsewhere."""
+    request = {
+        "profile": profile, "names": names or [], "subject": _subject(common_name, organization, country),
+        "key_algorithm": key, "csr": read_file(csr) if csr else None, "days": days,
+    }  # fmt: skip
+    (answer,) = _issue(authority, [request], project)
+    if answer["problem"] is not None:
+        said = answer["problem"]
+        raise CliError(said["code"], said["message"], said.get("fix", ""), field=said.get("field"), document=said)
+    present(answer["certificate"], as_json=as_json, skip=_QUIET)
+
+
+def _issue(authority: str | None, requests: list[dict[str, Any]], project: str | None) -> list[dict[str, Any]]:
+    with open_api() as api:
+        path = _issuing(api, authority)
+        said = {"requests": requests, "project_id": project_id(api, project)}
+        found: list[dict[str, Any]] = api.post(f"{path}/issued", said)["items"]
+        return found
+
+
+BATCH_COLUMNS = ("names", "common_name", "organization", "country", "profile", "key_algorithm", "days")
+
+
+@issued.command()
+def batch(
+    table: Annotated[
+        str,
+        typer.Argument(help=f"CSV file (- for standard input) with a first line; columns: {', '.join(BATCH_COLUMNS)}."),
+    ],
+    authority: Annotated[
+        str | None, typer.Option("--ca", help="Id or name of the CA; default the built-in one.")
+    ] = None,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Issue a certificate for each line of a table, up to 1,000; names in one cell are separated by spaces."""
+    requests = [_request(number, row) for number, row in enumerate(csv.DictReader(read_file(table).splitlines()), 2)]
+    answers = _issue(authority, requests, project)
+    failed = [(index, a["problem"]) for index, a in enumerate(answers, 2) if a["problem"] is not None]
+    if as_json:
+        output.document({"items": answers})
+    else:
+        output.rows([a["certificate"] for a in answers if a["certificate"] is not None], ISSUED_COLUMNS)
+        for line, said in failed:
+            output.note(f"line {line}: {said['message']} ({said['code']})")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _request(line: int, row: dict[str | Any, str | Any]) -> dict[str, Any]:
+    unknown = [column for column in row if column not in BATCH_COLUMNS]
+    if unknown:
+        raise CliError(
+            "usage", f"Line {line} has a column that isn't known: {unknown[0]!r}.",
+            f"Use: {', '.join(BATCH_COLUMNS)}.", exit_code=USAGE,
+        )  # fmt: skip
+    said = {column: (row.get(column) or "").strip() for column in BATCH_COLUMNS}
+    if said["days"] and not said["days"].isdigit():
+        raise CliError("usage", f"Line {line}: {said['days']!r} isn't a number of days.", exit_code=USAGE)
+    request: dict[str, Any] = {
+        "profile": said["profile"] or "client", "names": said["names"].split(),
+        "subject": _subject(said["common_name"] or None, said["organization"] or None, said["country"] or None),
+    }  # fmt: skip
+    if said["key_algorithm"]:
+        request["key_algorithm"] = said["key_algorithm"]
+    if said["days"]:
+        request["days"] = int(said["days"])
+    return request
+
+
+@issued.command(name="show")
+def show_issued(
+    authority: Authority,
+    certificate: Issued,
+    pem: Annotated[bool, typer.Option("--pem", help="Print the certificate alone.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show one issued certificate."""
+    with open_api() as api:
+        document = api.get(f"{_find(api, authority)}/issued/{certificate}")
+    if pem:
+        output.say(document["certificate_pem"].strip())
+    else:
+        present(document, as_json=as_json, skip=_QUIET)
+
+
+@issued.command()
+def export(
+    authority: Authority,
+    certificate: Issued,
+    server: Annotated[
+        str, typer.Option(help="pem, nginx, apache, haproxy, tomcat, iis (PFX for browsers too), kubernetes, …")
+    ] = "pem",
+    legacy: Annotated[bool, typer.Option("--legacy", help="PFX that programs of before 2019 open.")] = False,
+    to: Output = None,
+    force: Force = False,
+) -> None:
+    """Write an archive with the certificate, its chain and its key. Recorded in the audit log."""
+    with open_api() as api:
+        reply = api.call(
+            "POST", f"{_find(api, authority)}/issued/{certificate}/export", body={"server": server, "legacy": legacy}
+        )
+    save_reply(reply, to, f"{certificate}-{server}.zip", secret=True, force=force)
+
+
+@issued.command()
+def kit(
+    names: Annotated[list[str] | None, typer.Argument(help="E-mail addresses or host names of the client.")] = None,
+    common_name: CommonName = None,
+    authority: Annotated[str | None, typer.Option("--ca", help="Id or name of a CA that is there.")] = None,
+    new_ca: Annotated[str | None, typer.Option("--new-ca", help="Make a hierarchy of this name for it.")] = None,
+    days: Annotated[int | None, typer.Option(help="How long it is good; default 90.")] = None,
+    legacy: Annotated[bool, typer.Option("--legacy", help="PFX that programs of before 2019 open.")] = False,
+    project: Project = None,
+    to: Output = None,
+    force: Force = False,
+) -> None:
+    """Mutual TLS in one step: CAs and lists for the listener; key, certificate and PFX for a client."""
+    if (authority is None) == (new_ca is None):
+        raise CliError("usage", "Say which CA: --ca NAME, or --new-ca NAME to make one.", exit_code=USAGE)
+    with open_api() as api:
+        body = {
+            "authority_id": None if authority is None else the_one(api, "/authorities", "ca", authority, "name"),
+            "ca_name": new_ca or "", "names": names or [], "subject": _subject(common_name, None, None), "days": days,
+            "legacy": legacy, "project_id": project_id(api, project),
+        }  # fmt: skip
+        reply = api.call("POST", "/client-kits", body=body)
+    save_reply(reply, to, "mutual-tls.zip", secret=True, force=force)
+
+
+@issued.command(name="revoke")
+def revoke_issued(
+    authority: Authority, certificate: Issued, reason: Reason = "unspecified", yes: Yes = False, as_json: Json = False
+) -> None:
+    """Revoke one issued certificate; lists and answers say so at once."""
+    confirm(f"Revoke {certificate}?", yes=yes)
+    with open_api() as api:
+        done = api.post(f"{_find(api, authority)}/issued/{certificate}/revoke", {"reason": reason})
+    present(done, as_json=as_json, skip=_QUIET)
+
+
+@issued.command(name="delete")
+def delete_issued(authority: Authority, certificate: Issued, yes: Yes = False) -> None:
+    """Take one out of the list and erase its key. Doesn't revoke it."""
+    confirm(f"Delete {certificate} and its key? It stays valid until it expires.", yes=yes)
+    with open_api() as api:
+        api.call("DELETE", f"{_find(api, authority)}/issued/{certificate}")
+
+
+# --- kinds -----------------------------------------------------------------------------------------------------------
+
+
+@profiles.command(name="list")
+def list_profiles(as_json: Json = False) -> None:
+    """List the kinds of certificates private CAs issue."""
+    show_list(
+        "/ca-profiles",
+        (("NAME", "name"), ("USAGE", "body.extended_key_usage"), ("DAYS", "body.max_days"), ("NAMES", "body.names")),
+        as_json=as_json, limit=1000,
+    )  # fmt: skip
+
+
+@profiles.command(name="set")
+def set_profile(
+    name: Annotated[str, typer.Argument(help="What it is called: small letters, digits, - and _.")],
+    body: Annotated[str, typer.Argument(help="JSON file that describes it (- for standard input).")],
+    as_json: Json = False,
+) -> None:
+    """Describe a kind of certificate, or change one."""
+    try:
+        said = json.loads(read_file(body))
+    except ValueError as error:
+        raise CliError("usage", f"{body} isn't JSON: {error}.", exit_code=USAGE) from error
+    with open_api() as api:
+        known = {p["name"]: p for p in api.pages("/ca-profiles", limit=None) if p["id"] is not None}
+        if name in known:
+            headers = {"If-Match": f'"{known[name]["revision"]}"'}
+            done = api.call("PUT", f"/ca-profiles/{name}", body={"body": said}, headers=headers).document
+        else:
+            done = api.post("/ca-profiles", {"name": name, "body": said})
+    present(done, as_json=as_json)
+
+
+@profiles.command(name="delete")
+def delete_profile(name: Annotated[str, typer.Argument(help="Name of the kind.")], yes: Yes = False) -> None:
+    """Delete a kind of certificate; what was issued by it stays."""
+    confirm(f"Delete the kind {name}?", yes=yes)
+    with open_api() as api:
+        api.call("DELETE", f"/ca-profiles/{name}")

@@ -1,23 +1,357 @@
-"""The private CA: what it is, its revocation lists, and the public page where clients get its root."""
+"""Private CAs: their tree, one CA with what it issued, and the public page where clients get a root."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.responses import Response
 
 from certwright.entry.api.base import PUBLIC
-from certwright.entry.console.web import Call, Pages, page
-from certwright.rooms import authorities
+from certwright.entry.console import words
+from certwright.entry.console.forms import Form
+from certwright.entry.console.web import FORM_PROBLEMS, PAGE, Call, Pages, page, paged, revision_of, see
+from certwright.kernel.problems import Invalid, Problem
+from certwright.platform.i18n import _
+from certwright.rooms import access, authorities
+from certwright.rooms.authorities import CaState
+from certwright.x509.certificates import to_pem
+from certwright.x509.csr import to_pem as csr_to_pem
+from certwright.x509.issue import NameConstraints, Subject
+from certwright.x509.keys import KeyAlgorithm
 
 pages = Pages()
+
+_SUBJECT = ("common_name", "organization", "organizational_unit", "country", "state", "locality")
+_RENAMED = {f"subject.{name}": name for name in _SUBJECT} | {"certificate": "certificate_pem"}
+_SECRETS = ("private_key", "passphrase")
+
+
+# --- the tree --------------------------------------------------------------------------------------------------------
 
 
 @pages.get("/authorities", action="ccm:ca:list")
 async def list_page(call: Call) -> Response:
     found = await authorities.list_authorities(call.services, call.actor)
-    return page(call, "authorities/list.html", {"lines": found})
+    return page(call, "authorities/list.html", {"tops": _tree(found), "count": len(found)})
+
+
+def _tree(found: Sequence[authorities.Authority]) -> list[dict[str, Any]]:
+    """Each CA with those below it; one whose parent may not be seen stands at the top."""
+    nodes: dict[str, dict[str, Any]] = {ca.id: {"ca": ca, "below": []} for ca in found}
+    tops: list[dict[str, Any]] = []
+    for ca in found:
+        above = nodes.get(ca.parent_id or "")
+        (tops if above is None else above["below"]).append(nodes[ca.id])
+    return tops
 
 
 @pages.get("/ca", action=PUBLIC)
 async def root_page(call: Call) -> Response:
     found = await authorities.public_authorities(call.services)
     return page(call, "authorities/root.html", {"roots": [ca for ca in found if ca.kind == "root"]})
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+
+
+async def _new_view(call: Call, values: Mapping[str, str]) -> dict[str, Any]:
+    found = await authorities.list_authorities(call.services, call.actor)
+    parents = [(ca.id, ca.name) for ca in found if ca.state is CaState.ACTIVE and ca.path_len != 0]
+    return {
+        "values": values,
+        "parents": parents,
+        "projects": await _projects(call),
+        "key_algorithms": [(code.value, words.plain(words.KEY_ALGORITHMS, code)) for code in KeyAlgorithm],
+    }
+
+
+async def _projects(call: Call) -> list[tuple[str, str]]:
+    if not call.allowed("iam:project:list"):
+        return []
+    found = await access.people.list_projects(call.services, call.actor, limit=100)
+    return [(p.id, p.name) for p in sorted(found, key=lambda p: not p.is_default)]
+
+
+def _subject(form: Form) -> Subject:
+    return Subject(**{name: form.optional(name) for name in _SUBJECT})
+
+
+def _number(form: Form, name: str) -> int | None:
+    text = form.text(name)
+    if text and not (text.isascii() and text.isdigit() and len(text) < 7):
+        raise Invalid("number_invalid", f"{text[:20]!r} isn't a number.", field=name, fix="Write digits only.")
+    return int(text) if text else None
+
+
+@pages.get("/authorities/new", action="ccm:ca:create")
+async def new_page(call: Call) -> Response:
+    parent = call.query.text("parent")
+    values = {"place": "below" if parent else "root", "parent_id": parent}
+    return page(call, "authorities/new.html", await _new_view(call, values))
+
+
+@pages.post("/authorities/new", action="ccm:ca:create")
+async def create(call: Call) -> Response:
+    form = call.form
+    place = form.text("place", "root")
+    try:
+        if place == "below" and not form.text("parent_id"):
+            raise Invalid("ca_parent_missing", "No parent is chosen.", field="parent_id", fix="Choose the CA above.")
+        made = await authorities.create_authority(
+            call.services, call.actor,
+            authorities.CaRequest(
+                name=form.text("name"), subject=_subject(form),
+                parent_id=form.optional("parent_id") if place == "below" else None, outside=place == "outside",
+                key_algorithm=form.text("key_algorithm", KeyAlgorithm.EC_P256.value),
+                hash_name=form.optional("hash_name"), days=_number(form, "days"),
+                path_len=_number(form, "path_len"),
+                constraints=NameConstraints(
+                    permitted_dns=form.lines("permitted_dns"), permitted_ips=form.lines("permitted_ips"),
+                    excluded_dns=form.lines("excluded_dns"), excluded_ips=form.lines("excluded_ips"),
+                ),
+                purposes=form.lines("purposes"), ocsp_enabled=form.checked("ocsp_enabled"),
+            ),
+            project_id=form.optional("project_id"),
+        )  # fmt: skip
+    except FORM_PROBLEMS as problem:
+        return page(call, "authorities/new.html", await _new_view(call, form.values()), problem, renamed=_RENAMED)
+    return see(f"/authorities/{made.id}", said="created", call=call)
+
+
+@pages.get("/authorities/import", action="ccm:ca:create")
+async def import_page(call: Call) -> Response:
+    return page(call, "authorities/import.html", {"values": {}, "projects": await _projects(call)})
+
+
+@pages.post("/authorities/import", action="ccm:ca:create")
+async def bring(call: Call) -> Response:
+    form = call.form
+    try:
+        made = await authorities.import_authority(
+            call.services, call.actor, name=form.text("name"), certificate=form.text("certificate_pem"),
+            private_key=form.text("private_key"), passphrase=form.raw("passphrase") or None,
+            crl_number=_number(form, "crl_number") or 0, project_id=form.optional("project_id"),
+        )  # fmt: skip
+    except FORM_PROBLEMS as problem:
+        values = {key: value for key, value in form.values().items() if key not in _SECRETS}
+        view = {"values": values, "projects": await _projects(call)}
+        return page(call, "authorities/import.html", view, problem, renamed=_RENAMED)
+    return see(f"/authorities/{made.id}", said="added", call=call)
+
+
+# --- one CA ----------------------------------------------------------------------------------------------------------
+
+
+@pages.get("/authorities/{id}", action="ccm:ca:get")
+async def detail_page(call: Call) -> Response:
+    return await _detail(call)
+
+
+async def _detail(call: Call, problem: Problem | None = None, values: Mapping[str, str] | None = None) -> Response:
+    ca = await authorities.get_authority(call.services, call.actor, call.param("id"))
+    found = await authorities.list_authorities(call.services, call.actor) if call.allowed("ccm:ca:list") else []
+    by_id = {one.id: one for one in found}
+    above: list[authorities.Authority] = []
+    one = by_id.get(ca.parent_id or "")
+    while one is not None:
+        above.insert(0, one)
+        one = by_id.get(one.parent_id or "")
+    lines: Sequence[authorities.Leaf] = ()
+    next_href = ""
+    if call.allowed("ccm:cert:list"):
+        q, after = call.query.text("q"), call.query.optional("after")
+        rows = await authorities.list_leaves(
+            call.services, call.actor, ca.id, search=q or None, after=after, limit=PAGE + 1
+        )
+        lines, next_href = paged(rows, f"/authorities/{ca.id}", q=q)
+    view = {
+        "ca": ca,
+        "above": above,
+        "below": [one for one in found if one.parent_id == ca.id],
+        "lines": lines,
+        "next_href": next_href,
+        "pem": to_pem(ca.certificate_der) if ca.certificate_der else "",
+        "csr_pem": csr_to_pem(ca.csr_der).decode() if ca.csr_der else "",
+        "reasons": [(code, words.word(words.REASONS, code)) for code in words.REASONS],
+        "waits": [(str(days), _("%(days)s days") % {"days": days}) for days in (7, 14, 30)],
+        "values": values or {"q": call.query.text("q")},
+    }
+    return page(call, "authorities/detail.html", view, problem, renamed=_RENAMED)
+
+
+@pages.post("/authorities/{id}/install", action="ccm:ca:update")
+async def install(call: Call) -> Response:
+    ca_id = call.param("id")
+    try:
+        await authorities.install_certificate(call.services, call.actor, ca_id, call.form.text("certificate_pem"))
+    except FORM_PROBLEMS as problem:
+        return await _detail(call, problem, call.form.values())
+    return see(f"/authorities/{ca_id}", said="saved", call=call)
+
+
+@pages.get("/authorities/{id}/edit", action="ccm:ca:update")
+async def edit_page(call: Call) -> Response:
+    ca = await authorities.get_authority(call.services, call.actor, call.param("id"))
+    values = {
+        "name": ca.name, "crl_enabled": "yes" if ca.crl_enabled else "", "crl_days": str(ca.crl_days),
+        "crl_shards": str(ca.crl_shards), "ocsp_enabled": "yes" if ca.ocsp_enabled else "",
+        "revision": str(ca.revision),
+    }  # fmt: skip
+    return page(call, "authorities/edit.html", {"ca": ca, "values": values})
+
+
+@pages.post("/authorities/{id}/edit", action="ccm:ca:update")
+async def edit(call: Call) -> Response:
+    form, ca_id = call.form, call.param("id")
+    try:
+        await authorities.update_authority(
+            call.services, call.actor, ca_id, revision=revision_of(form), name=form.text("name"),
+            crl_enabled=form.checked("crl_enabled"), crl_days=_number(form, "crl_days"),
+            crl_shards=_number(form, "crl_shards"), ocsp_enabled=form.checked("ocsp_enabled"),
+        )  # fmt: skip
+    except FORM_PROBLEMS as problem:
+        ca = await authorities.get_authority(call.services, call.actor, ca_id)
+        return page(call, "authorities/edit.html", {"ca": ca, "values": form.values()}, problem)
+    return see(f"/authorities/{ca_id}", said="saved", call=call)
+
+
+@pages.post("/authorities/{id}/disable", action="ccm:ca:disable", ask="disable_authority")
+async def disable(call: Call) -> Response:
+    return await _moved(call, authorities.disable_authority)
+
+
+@pages.post("/authorities/{id}/enable", action="ccm:ca:disable")
+async def enable(call: Call) -> Response:
+    return await _moved(call, authorities.enable_authority)
+
+
+@pages.post("/authorities/{id}/restore", action="ccm:ca:delete")
+async def restore(call: Call) -> Response:
+    return await _moved(call, authorities.restore_authority)
+
+
+@pages.post("/authorities/{id}/revoke", action="ccm:ca:disable", ask="revoke_authority")
+async def revoke(call: Call) -> Response:
+    reason = call.form.text("reason", "unspecified")
+    return await _moved(call, authorities.revoke_authority, reason)
+
+
+@pages.post("/authorities/{id}/delete", action="ccm:ca:delete", ask="delete_authority")
+async def delete(call: Call) -> Response:
+    ca_id = call.param("id")
+    try:
+        days = _number(call.form, "days") or 7
+        await authorities.delete_authority(call.services, call.actor, ca_id, days=days)
+    except FORM_PROBLEMS as problem:
+        return await _detail(call, problem)
+    return see(f"/authorities/{ca_id}", said="saved", call=call)
+
+
+async def _moved(call: Call, action: Any, *args: Any) -> Response:
+    ca_id = call.param("id")
+    try:
+        await action(call.services, call.actor, ca_id, *args)
+    except FORM_PROBLEMS as problem:
+        return await _detail(call, problem)
+    return see(f"/authorities/{ca_id}", said="saved", call=call)
+
+
+# --- what it issued --------------------------------------------------------------------------------------------------
+
+
+@pages.get("/authorities/{id}/issue", action="ccm:cert:issue")
+async def issue_page(call: Call) -> Response:
+    return page(call, "authorities/issue.html", await _issue_view(call, {}))
+
+
+async def _issue_view(call: Call, values: Mapping[str, str]) -> dict[str, Any]:
+    ca = await authorities.get_authority(call.services, call.actor, call.param("id"))
+    kinds = [("client", _("Client")), ("server", _("Server"))]
+    if call.allowed("ccm:profile:list"):
+        found = await authorities.list_profiles(call.services, call.actor)
+        kinds += [(kind.name, kind.name) for kind in found if kind.id is not None]
+    return {
+        "ca": ca,
+        "kinds": kinds,
+        "values": values,
+        "key_algorithms": [(code.value, words.plain(words.KEY_ALGORITHMS, code)) for code in KeyAlgorithm],
+    }
+
+
+@pages.post("/authorities/{id}/issue", action="ccm:cert:issue")
+async def issue(call: Call) -> Response:
+    form, ca_id = call.form, call.param("id")
+    try:
+        request = authorities.LeafRequest(
+            profile=form.text("profile", "client"), names=form.lines("names"), subject=_subject(form),
+            key_algorithm=form.text("key_algorithm", KeyAlgorithm.EC_P256.value), csr=form.optional("csr"),
+            days=_number(form, "days"),
+        )  # fmt: skip
+        (made,) = await authorities.issue_leaves(call.services, call.actor, ca_id, [request])
+        if isinstance(made, Problem):
+            raise made
+    except FORM_PROBLEMS as problem:
+        renamed = _RENAMED | {f"names[{index}]": "names" for index in range(len(form.lines("names")))}
+        return page(
+            call, "authorities/issue.html", await _issue_view(call, form.values()), problem, renamed=renamed
+        )  # fmt: skip
+    return see(f"/authorities/{ca_id}/issued/{made.id}", said="created", call=call)
+
+
+@pages.get("/authorities/{id}/issued/{leaf}", action="ccm:cert:get")
+async def leaf_page(call: Call) -> Response:
+    return await _leaf(call)
+
+
+async def _leaf(call: Call, problem: Problem | None = None) -> Response:
+    ca_id = call.param("id")
+    ca = await authorities.get_authority(call.services, call.actor, ca_id)
+    leaf = await authorities.get_leaf(call.services, call.actor, ca_id, call.param("leaf"))
+    view = {
+        "ca": ca,
+        "leaf": leaf,
+        "pem": to_pem(leaf.der),
+        "reasons": [(code, words.word(words.REASONS, code)) for code in words.REASONS],
+        "servers": [
+            ("iis", _("PFX (browsers, Windows, IIS)")), ("pem", "PEM"), ("nginx", "nginx"), ("apache", "Apache"),
+            ("haproxy", "HAProxy"), ("tomcat", "Tomcat"), ("kubernetes", "Kubernetes"),
+        ],
+        "values": {},
+    }  # fmt: skip
+    return page(call, "authorities/issued.html", view, problem)
+
+
+@pages.post("/authorities/{id}/issued/{leaf}/export", action="ccm:cert:export")
+async def export(call: Call) -> Response:
+    """By POST only: no link, prefetch or history entry reads a private key."""
+    try:
+        name, content = await authorities.export_leaf(
+            call.services, call.actor, call.param("id"), call.param("leaf"), server=call.form.text("server", "pem"),
+            legacy=call.form.checked("legacy"),
+        )  # fmt: skip
+    except FORM_PROBLEMS as problem:
+        return await _leaf(call, problem)
+    headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
+    return Response(content, media_type="application/zip", headers=headers)
+
+
+@pages.post("/authorities/{id}/issued/{leaf}/revoke", action="ccm:cert:revoke", ask="revoke_issued")
+async def revoke_leaf(call: Call) -> Response:
+    ca_id, leaf_id = call.param("id"), call.param("leaf")
+    reason = call.form.text("reason", "unspecified")
+    try:
+        await authorities.revoke_leaf(call.services, call.actor, ca_id, leaf_id, reason)
+    except FORM_PROBLEMS as problem:
+        return await _leaf(call, problem)
+    return see(f"/authorities/{ca_id}/issued/{leaf_id}", said="saved", call=call)
+
+
+@pages.post("/authorities/{id}/issued/{leaf}/delete", action="ccm:cert:delete", ask="delete_issued")
+async def delete_leaf(call: Call) -> Response:
+    ca_id = call.param("id")
+    try:
+        await authorities.delete_leaf(call.services, call.actor, ca_id, call.param("leaf"))
+    except FORM_PROBLEMS as problem:
+        return await _leaf(call, problem)
+    return see(f"/authorities/{ca_id}", said="deleted", call=call)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from certwright.x509.issue import Subject
+from certwright.x509.issue import NameConstraints, Subject
+
+CA_STEP = "authorities.publish_crl"
 
 
 class CaState(StrEnum):
@@ -18,29 +21,113 @@ class CaState(StrEnum):
     REVOKED = "revoked"
 
 
+class CaOrigin(StrEnum):
+    """Where a CA comes from: made here below one of ours or as a root; signed by a parent outside; brought with its
+    key."""
+
+    MADE = "made"
+    OUTSIDE = "outside"
+    IMPORTED = "imported"
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A CA as people see it; `chain` are subjects from its issuer up to the root."""
+    """A CA as people see it. What only its certificate can say is None while it waits for one (`pending`).
+
+    `delete_at` is when a CA that waits to be deleted loses its key. `permitted` and `excluded` are its name
+    constraints in words, `purposes` its extended key usages (None: any).
+    """
 
     id: str
     project_id: str
     name: str
     kind: str
+    origin: CaOrigin
     builtin: bool
     parent_id: str | None
     state: CaState
     subject: str
     key_algorithm: str
-    serial: str
-    sha256: str
-    not_before: datetime
-    not_after: datetime
-    certificate_der: bytes
+    hash_name: str
+    serial: str | None
+    sha256: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    certificate_der: bytes | None
+    csr_der: bytes | None
+    path_len: int | None
+    permitted: tuple[str, ...]
+    excluded: tuple[str, ...]
+    purposes: tuple[str, ...] | None
+    delete_at: datetime | None
+    crl_enabled: bool
+    crl_days: int
+    crl_shards: int
     crl_number: int
     crl_next_update: datetime | None
     crl_url: str
+    ocsp_enabled: bool
+    ocsp_url: str
     issued: int | None
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaRequest:
+    """A CA to be made. Without `parent_id` a root; with `outside` a request for a parent that isn't ours.
+
+    `days` counts from an hour before now and is cut off by the parent's end. `path_len` is how many CAs may stand
+    below (None: any number). `purposes` are words or OIDs of extended key usages; empty means any.
+    """
+
+    name: str
+    subject: Subject
+    parent_id: str | None = None
+    outside: bool = False
+    key_algorithm: str = "EC_P256"
+    hash_name: str | None = None
+    days: int | None = None
+    path_len: int | None = None
+    constraints: NameConstraints = field(default_factory=NameConstraints)
+    purposes: tuple[str, ...] = ()
+    crl_days: int = 7
+    crl_shards: int = 1
+    ocsp_enabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A certificate one of our CAs issued, as people see it. `has_key` says whether its key is held here."""
+
+    id: str
+    authority_id: str
+    project_id: str
+    profile: str
+    serial: str
+    names: tuple[str, ...]
+    subject: str
+    sha256: str
+    der: bytes
+    not_before: datetime
+    not_after: datetime
+    issued_at: datetime
+    has_key: bool
+    managed: bool
+    """Whether it belongs to a certificate of the certificates room, which revokes, renews and deletes it."""
+    revoked_at: datetime | None
+    revocation_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeafRequest:
+    """A certificate asked for by hand: a profile's name, who it is for, and a key to be made or a request (PEM)."""
+
+    profile: str
+    names: tuple[str, ...] = ()
+    subject: Subject = field(default_factory=Subject)
+    key_algorithm: str = "EC_P256"
+    csr: str | None = None
+    days: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +157,17 @@ class IssuedCertificate:
     der: bytes
     chain_ders: tuple[bytes, ...]
     """From the issuing CA up, without the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaProfile:
+    """A kind of certificate somebody described; `body` as `x509.profiles.describe` writes it. Built-in ones have no
+    id and no revision."""
+
+    name: str
+    body: dict[str, Any]
+    id: str | None = None
+    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,449 @@
+"""Making CAs and leading them through their lives: roots, CAs below them, CAs of parents outside, CAs brought along.
+
+Every key that comes to be here leaves a record of the ceremony: who, when, which key, which certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from certwright.kernel.actor import Actor, system_actor
+from certwright.kernel.ids import new_id
+from certwright.kernel.problems import Invalid, Refused, Stale
+from certwright.platform.db import Tx
+from certwright.platform.services import Services
+from certwright.rooms import access, audit
+from certwright.rooms.authorities import lists, rules, store
+from certwright.rooms.authorities.rules import CaOperation
+from certwright.rooms.authorities.signer import Signer
+from certwright.rooms.authorities.tables import authorities, issued_certificates
+from certwright.rooms.authorities.words import CA_STEP, Authority, CaOrigin, CaRequest, CaState
+from certwright.x509 import ca_requests
+from certwright.x509.certificates import CertificateFacts, facts_of, load, read_certificates, signed_by
+from certwright.x509.csr import read_csr_key
+from certwright.x509.issue import (
+    Profile,
+    Subject,
+    approve,
+    assemble,
+    draft_certificate,
+    issuer_facts,
+    new_serial,
+    signature_hash,
+    validity,
+)
+from certwright.x509.keys import PrivateKey, describe_public_key, read_private_key, spki_sha256
+
+_CRL_DAYS = 7
+
+
+# --- making ----------------------------------------------------------------------------------------------------------
+
+
+async def ensure_builtin(services: Services, account_id: str, project_id: str) -> None:
+    """At first start make a root and an issuing CA (EC P-256); later find them. One transaction: both or neither."""
+    actor = system_actor(account_id, "first start")
+    async with services.db.begin() as tx:
+        await tx.execute(sa.text("SELECT pg_advisory_xact_lock(hashtext('authorities.builtin'))"))
+        found = await tx.scalar(
+            sa.select(sa.func.count()).where(authorities.c.account_id == account_id, authorities.c.builtin)
+        )
+        if found:
+            return
+        organization = services.settings.organization
+        root, issuing = f"{organization} Root CA"[:64], f"{organization} Issuing CA 1"[:64]
+        parent = await _make(
+            tx, services, actor, project_id, parent=None, builtin=True,
+            request=CaRequest(root, Subject(common_name=root, organization=organization[:64]), path_len=1),
+        )  # fmt: skip
+        await _make(
+            tx, services, actor, project_id, parent=parent, builtin=True,
+            request=CaRequest(
+                issuing, Subject(common_name=issuing, organization=organization[:64]), path_len=0,
+                purposes=("server_auth", "client_auth"),
+            ),
+        )  # fmt: skip
+
+
+async def create_authority(
+    services: Services, actor: Actor, request: CaRequest, *, project_id: str | None = None
+) -> Authority:
+    """A root, a CA below one of ours, or (`outside`) a key and a request for a parent that isn't ours.
+
+    Needs `ccm:ca:create`, and on the parent too. Raises what `rules.judge_request` says, Refused `ca_not_active` for
+    a parent that isn't active, `ca_quota`, Refused `ca_name_taken`, Invalid `lint_failed`.
+    """
+    access.require_somewhere(actor, "ccm:ca:create")
+    if request.outside and request.parent_id is not None:
+        raise Invalid("ca_two_parents", "A CA has a parent here or one outside, not both.", field="parent_id",
+                      fix="Leave one of them out.")  # fmt: skip
+    try:
+        async with services.db.begin() as tx:
+            project = await access.project_for(tx, actor, "ccm:ca:create", project_id)
+            await _check_quota(tx, services, actor.account_id)
+            parent = None
+            if request.parent_id is not None:
+                parent = await store.visible_row(tx, actor, "ccm:ca:create", request.parent_id)
+                _refuse(CaOperation.ISSUE, parent, services.clock.now())
+            made = await _make(tx, services, actor, project, parent=parent, builtin=False, request=request)
+            return await _seen(tx, services, made.id)
+    except IntegrityError:
+        raise _name_taken(request.name) from None
+
+
+def _name_taken(name: str) -> Refused:
+    return Refused("ca_name_taken", f"There is already a CA called {name[:100]!r}.", field="name",
+                    fix="Choose another name.")  # fmt: skip
+
+
+def _refuse(operation: CaOperation, ca: Any, now: datetime, below: int = 0) -> None:
+    problem = rules.refusal(operation, store.ca_facts(ca, below), now)
+    if problem is not None:
+        raise problem
+
+
+async def _check_quota(tx: Tx, services: Services, account_id: str) -> None:
+    limit = services.settings.private_ca_quota
+    a = authorities.c
+    count = await tx.scalar(sa.select(sa.func.count()).where(a.account_id == account_id, a.erased_at.is_(None)))
+    if int(count or 0) >= limit:
+        raise Refused("ca_quota", f"The account has {limit} private CAs, as many as it may have.",
+                      fix="Delete CAs that aren't needed, or have the operator raise the quota.")  # fmt: skip
+
+
+async def _seen(tx: Tx, services: Services, authority_id: str) -> Authority:
+    found = (await tx.execute(store.listing().where(authorities.c.id == authority_id))).one()
+    return store.shown(services, found, await store.issued_count(tx, authority_id))
+
+
+async def _make(
+    tx: Tx, services: Services, actor: Actor, project_id: str, *, parent: Any, builtin: bool, request: CaRequest
+) -> Any:
+    """Key, certificate or request, row and record of one CA; `parent` is the row of the CA that signs it."""
+    signer = services.port(Signer)
+    above = None if parent is None else store.issuer_of(parent)
+    profile, algorithm = rules.judge_request(request, above)
+    request.subject.as_name()  # judged before a key is made
+    key_id, public = await signer.create_key(tx, algorithm)
+    authority_id = new_id("ca", services.clock.now())
+    if request.outside:
+        draft = ca_requests.draft_request(request.subject, public, request.path_len, request.hash_name)
+        csr = ca_requests.assemble(draft, await signer.sign(tx, key_id, draft))
+        return await _insert(
+            tx, services, actor, project_id, authority_id, key_id, request, builtin=False, parent_id=None,
+            kind="issuing", origin=CaOrigin.OUTSIDE, certificate=None, csr_der=csr,
+            subject=request.subject.as_name().rfc4514_string(), hash_name=draft.hash_name,
+            key_algorithm=describe_public_key(public),
+        )  # fmt: skip
+    serial = new_serial()
+    linted, hash_name = _drafted(services, parent, profile, request, public, serial)
+    der = assemble(linted, await signer.sign(tx, key_id if parent is None else parent.ca_key_id, linted))
+    row = await _insert(
+        tx, services, actor, project_id, authority_id, key_id, request, builtin=builtin,
+        parent_id=None if parent is None else parent.id, kind="root" if parent is None else "issuing",
+        origin=CaOrigin.MADE, certificate=facts_of(der), csr_der=None, hash_name=hash_name,
+    )  # fmt: skip
+    if parent is not None:
+        await _record_issued(tx, services, parent, row, serial)
+    return row
+
+
+def _drafted(
+    services: Services, parent: Any, profile: Profile, request: CaRequest, public: Any, serial: int
+) -> tuple[Any, str]:
+    above = None if parent is None else store.issuer_of(parent)
+    start, end = validity(profile, above, at=services.clock.now())
+    limits = request.constraints
+    where = lists.Pointers() if parent is None else lists.pointers(services, parent, serial)
+    draft = draft_certificate(
+        profile=profile, subject=request.subject, names=(), public_key=public, issuer=above, serial=serial,
+        not_before=start, not_after=end, name_constraints=limits if limits.any else None,
+        hash_name=request.hash_name if parent is None else parent.hash_name, **where,
+    )  # fmt: skip
+    return approve(draft, at=services.clock.now()), signature_hash(public, request.hash_name)
+
+
+async def _record_issued(tx: Tx, services: Services, parent: Any, child: Any, serial: int) -> None:
+    """What the parent certified, so that it can be revoked and asked after like any certificate."""
+    await tx.execute(
+        sa.insert(issued_certificates).values(
+            id=new_id("crt", services.clock.now()), authority_id=parent.id, account_id=child.account_id,
+            project_id=child.project_id, reference=child.id, profile="issuing", serial=f"{serial:x}", names=[],
+            der=child.certificate_der, not_before=child.not_before, not_after=child.not_after,
+            issued_at=services.clock.now(), shard=lists.shard_of(parent, serial),
+        )
+    )  # fmt: skip
+
+
+async def _insert(
+    tx: Tx, services: Services, actor: Actor, project_id: str, authority_id: str, key_id: str, request: CaRequest,
+    *, certificate: CertificateFacts | None, outside_chain: tuple[bytes, ...] = (), **columns: Any,
+) -> Any:  # fmt: skip
+    values = columns | {
+        "id": authority_id, "account_id": actor.account_id, "project_id": project_id, "name": request.name.strip(),
+        "ca_key_id": key_id, "created_at": services.clock.now(), "crl_days": request.crl_days,
+        "crl_shards": request.crl_shards, "ocsp_enabled": request.ocsp_enabled, "outside_chain": list(outside_chain),
+    } | (_certificate_columns(certificate) if certificate is not None else {})  # fmt: skip
+    row = (await tx.execute(sa.insert(authorities).values(values).returning(authorities))).one()
+    if certificate is not None:
+        await lists.begin(tx, services, row)
+    await audit.record(
+        tx, services, actor, "ccm:ca:create", "authority", authority_id, project_id=project_id,
+        after=_ceremony(row, certificate),
+    )  # fmt: skip
+    return row
+
+
+def _certificate_columns(facts: CertificateFacts) -> dict[str, Any]:
+    return {
+        "subject": facts.subject, "key_algorithm": facts.key_algorithm, "serial": facts.serial, "sha256": facts.sha256,
+        "certificate_der": facts.der, "not_before": facts.not_before, "not_after": facts.not_after,
+    }  # fmt: skip
+
+
+def _ceremony(row: Any, facts: CertificateFacts | None) -> dict[str, Any]:
+    said = {"subject": row.subject, "kind": row.kind, "origin": row.origin, "key": row.key_algorithm}
+    if facts is None:
+        return said | {"state": CaState.PENDING.value}
+    return said | {"sha256": facts.sha256, "spki_sha256": facts.spki_sha256, "not_after": facts.not_after.isoformat()}
+
+
+# --- a parent outside, a CA brought along ----------------------------------------------------------------------------
+
+
+async def install_certificate(services: Services, actor: Actor, authority_id: str, pem: str) -> Authority:
+    """The certificate an outside parent signed for a pending CA, with the parent's chain behind it (PEM).
+
+    Needs `ccm:ca:update`. Raises Invalid `ca_certificate_other_key`, `not_a_ca`, `chain_broken`, `self_signed`,
+    `expired`, and what reading certificates says.
+    """
+    certificate, above = _read_ca(pem, services.clock.now())
+    if certificate.self_signed:
+        raise Invalid("self_signed", "This certificate is signed by its own key and not by a parent.",
+                      field="certificate", fix="Have the request signed by the parent CA.")  # fmt: skip
+    async with services.db.begin() as tx:
+        ca = await store.visible_row(tx, actor, "ccm:ca:update", authority_id, lock=True)
+        _refuse(CaOperation.INSTALL, ca, services.clock.now())
+        if certificate.spki_sha256 != spki_sha256(read_csr_key(ca.csr_der)):
+            raise Invalid(
+                "ca_certificate_other_key", "This certificate is for another key than the request of this CA.",
+                field="certificate", fix="Install the certificate that was signed for this very request.",
+            )  # fmt: skip
+        values = _certificate_columns(certificate) | {"outside_chain": list(above)}
+        await tx.execute(
+            sa.update(authorities)
+            .where(authorities.c.id == authority_id)
+            .values(values | {"revision": authorities.c.revision + 1})
+        )
+        await lists.begin(tx, services, ca)
+        await audit.record(
+            tx, services, actor, "ccm:ca:update", "authority", authority_id, project_id=ca.project_id,
+            before={"state": CaState.PENDING.value}, after={"state": CaState.ACTIVE.value} | _installed(certificate),
+        )  # fmt: skip
+        return await _seen(tx, services, authority_id)
+
+
+def _installed(facts: CertificateFacts) -> dict[str, Any]:
+    return {"subject": facts.subject, "issuer": facts.issuer, "sha256": facts.sha256, "spki_sha256": facts.spki_sha256}
+
+
+def _read_ca(pem: str, now: datetime) -> tuple[CertificateFacts, tuple[bytes, ...]]:
+    """A CA's certificate, first in the text, and those above it in order. Raises Invalid."""
+    found = read_certificates(pem.encode("utf-8", "replace"))
+    first, above = found[0], found[1:]
+    issuer_facts(first.der)  # refuses what isn't a CA, or has a key CAs can't have here
+    if first.not_after <= now:
+        raise Invalid("expired", f"The CA's certificate ended on {first.not_after:%Y-%m-%d}.", field="certificate",
+                      fix="Bring a CA whose certificate is still good.")  # fmt: skip
+    for lower, upper in zip(found, above, strict=False):
+        if not signed_by(load(lower.der), load(upper.der)):
+            raise Invalid(
+                "chain_broken", f"{lower.subject!r} isn't signed by the certificate behind it, {upper.subject!r}.",
+                field="certificate", fix="Put the CA's certificate first, then each issuer behind the one it signed.",
+            )  # fmt: skip
+    return first, tuple(facts.der for facts in above)
+
+
+async def import_authority(
+    services: Services,
+    actor: Actor,
+    *,
+    name: str,
+    certificate: str,
+    private_key: str,
+    passphrase: str | None = None,
+    crl_number: int = 0,
+    project_id: str | None = None,
+) -> Authority:
+    """Bring your own CA: its certificate, with the chain above it behind it, and its key (PEM). The passphrase opens
+    the key and is forgotten. `crl_number` is the number of the last list published for it elsewhere.
+
+    Needs `ccm:ca:create`. Raises Invalid `key_mismatch` and as `install_certificate` and reading a key do.
+    """
+    access.require_somewhere(actor, "ccm:ca:create")
+    now = services.clock.now()
+    facts, above = _read_ca(certificate, now)
+    key = await asyncio.to_thread(_read_key, private_key, passphrase)
+    if spki_sha256(key.public_key()) != facts.spki_sha256:
+        raise Invalid("key_mismatch", "The private key belongs to another certificate.", field="private_key",
+                      fix="Bring the key that the CA's certificate was made for.")  # fmt: skip
+    request = CaRequest(name, Subject(), crl_days=_CRL_DAYS)
+    rules.judge_name(name)
+    if not 0 <= crl_number < 1 << 62:
+        raise Invalid("crl_number_out_of_range", "The number of a list is 0 or more.", field="crl_number",
+                      fix="Give the number of the last list published, or 0.")  # fmt: skip
+    try:
+        async with services.db.begin() as tx:
+            project = await access.project_for(tx, actor, "ccm:ca:create", project_id)
+            await _check_quota(tx, services, actor.account_id)
+            key_id = await services.port(Signer).import_key(tx, key)
+            authority_id = new_id("ca", now)
+            parent_id = await _our_parent(tx, actor.account_id, above)
+            row = await _insert(
+                tx, services, actor, project, authority_id, key_id, request, builtin=False, parent_id=parent_id,
+                kind="root" if facts.self_signed else "issuing", origin=CaOrigin.IMPORTED, certificate=facts,
+                csr_der=None, outside_chain=() if parent_id else above,
+                hash_name=signature_hash(key.public_key(), None),
+            )  # fmt: skip
+            await lists.begin(tx, services, row, after=crl_number)
+            return await _seen(tx, services, authority_id)
+    except IntegrityError:
+        raise _name_taken(name) from None
+
+
+def _read_key(text: str, passphrase: str | None) -> PrivateKey:
+    secret = passphrase.encode("utf-8", "replace") if passphrase else None
+    return read_private_key(text.encode("utf-8", "replace"), secret)
+
+
+async def _our_parent(tx: Tx, account_id: str, above: tuple[bytes, ...]) -> str | None:
+    if not above:
+        return None
+    a = authorities.c
+    found = await tx.scalar(
+        sa.select(a.id).where(a.account_id == account_id, a.sha256 == facts_of(above[0]).sha256, a.erased_at.is_(None))
+    )
+    return None if found is None else str(found)
+
+
+# --- changing --------------------------------------------------------------------------------------------------------
+
+
+async def update_authority(
+    services: Services,
+    actor: Actor,
+    authority_id: str,
+    *,
+    revision: int | None = None,
+    name: str | None = None,
+    crl_enabled: bool | None = None,
+    crl_days: int | None = None,
+    crl_shards: int | None = None,
+    ocsp_enabled: bool | None = None,
+) -> Authority:
+    """Name and publishing. What is issued from now on says so; certificates that are out keep what they say, so a
+    list that was promised goes on being published. Needs `ccm:ca:update`."""
+    if name is not None:
+        rules.judge_name(name)
+    asked = {
+        "name": name.strip() if name is not None else None, "crl_enabled": crl_enabled, "crl_days": crl_days,
+        "crl_shards": crl_shards, "ocsp_enabled": ocsp_enabled,
+    }  # fmt: skip
+    try:
+        async with services.db.begin() as tx:
+            ca = await store.visible_row(tx, actor, "ccm:ca:update", authority_id, lock=True)
+            if revision is not None and revision != ca.revision:
+                raise Stale("stale", "Somebody changed this CA meanwhile.", fix="Load it again and repeat the change.")
+            _refuse(CaOperation.UPDATE, ca, services.clock.now())
+            changes = {key: value for key, value in asked.items() if value is not None and value != getattr(ca, key)}
+            rules.judge_lists(
+                crl_days=changes.get("crl_days", ca.crl_days), crl_shards=changes.get("crl_shards", ca.crl_shards)
+            )
+            if changes:
+                before = {key: getattr(ca, key) for key in changes}
+                await _change(tx, services, actor, ca, "ccm:ca:update", before, changes, changes)
+                if ca.certificate_der is not None:
+                    await lists.widen(tx, services, authority_id, changes.get("crl_shards", ca.crl_shards))
+            return await _seen(tx, services, authority_id)
+    except IntegrityError:
+        raise _name_taken(name or "") from None
+
+
+async def _change(
+    tx: Tx, services: Services, actor: Actor, ca: Any, action: str, before: dict[str, Any], after: dict[str, Any],
+    values: dict[str, Any], reason: str = "",
+) -> None:  # fmt: skip
+    await tx.execute(
+        sa.update(authorities)
+        .where(authorities.c.id == ca.id)
+        .values(values | {"revision": authorities.c.revision + 1})
+    )
+    await audit.record(
+        tx, services, actor, action, "authority", ca.id, project_id=ca.project_id, before=before, after=after,
+        reason=reason,
+    )  # fmt: skip
+
+
+async def disable_authority(services: Services, actor: Actor, authority_id: str) -> Authority:
+    """Nothing is issued any more; lists and answers go on. Needs `ccm:ca:disable`."""
+    values = {"disabled_at": services.clock.now()}
+    return await _move(services, actor, authority_id, CaOperation.DISABLE, "ccm:ca:disable", values)
+
+
+async def enable_authority(services: Services, actor: Actor, authority_id: str) -> Authority:
+    return await _move(services, actor, authority_id, CaOperation.ENABLE, "ccm:ca:disable", {"disabled_at": None})
+
+
+async def delete_authority(services: Services, actor: Actor, authority_id: str, *, days: int = 7) -> Authority:
+    """Begins the time of waiting, `days` from 7 to 30; at its end the key is erased for good. Needs `ccm:ca:delete`."""
+    values = {"delete_at": services.clock.now() + rules.judge_wait(days)}
+    return await _move(services, actor, authority_id, CaOperation.DELETE, "ccm:ca:delete", values)
+
+
+async def restore_authority(services: Services, actor: Actor, authority_id: str) -> Authority:
+    """Back from waiting to be deleted; disabled, if it could issue. Needs `ccm:ca:delete`."""
+    values = {"delete_at": None}
+    return await _move(services, actor, authority_id, CaOperation.RESTORE, "ccm:ca:delete", values)
+
+
+async def _move(
+    services: Services, actor: Actor, authority_id: str, operation: CaOperation, action: str, values: dict[str, Any]
+) -> Authority:
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        ca = await store.visible_row(tx, actor, action, authority_id, lock=True)
+        below = await store.children(tx, authority_id, now) if operation is CaOperation.DELETE else 0
+        _refuse(operation, ca, now, below)
+        before = {"state": store.ca_state(ca, now).value}
+        await _change(tx, services, actor, ca, action, before, {"operation": operation.value} | _told(values), values)
+        await services.jobs.start(tx, CA_STEP, authority_id)
+        return await _seen(tx, services, authority_id)
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in values.items()}
+
+
+async def revoke_authority(
+    services: Services, actor: Actor, authority_id: str, reason: str = "unspecified"
+) -> Authority:
+    """Ends a CA before its time: its parent's list says so at once, and nothing is issued from it any more. One whose
+    parent is outside is only marked; the parent must revoke it there. Needs `ccm:ca:disable`."""
+    rules.judge_reason(reason)
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        ca = await store.visible_row(tx, actor, "ccm:ca:disable", authority_id, lock=True)
+        _refuse(CaOperation.REVOKE, ca, now)
+        if ca.parent_id is not None:
+            await lists.mark_revoked(tx, services, ca.parent_id, ca.serial, reason)
+        values = {"revoked_at": now, "next_step_at": None}
+        before = {"state": store.ca_state(ca, now).value}
+        after = {"state": CaState.REVOKED.value, "reason": reason}
+        await _change(tx, services, actor, ca, "ccm:ca:disable", before, after, values)
+        await services.jobs.start(tx, CA_STEP, authority_id)
+        return await _seen(tx, services, authority_id)

@@ -1,0 +1,94 @@
+"""What a listener with mutual TLS and its client need, in one step: a CA, a client's key and certificate, the lists."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import sqlalchemy as sa
+
+from certwright.kernel.actor import Actor
+from certwright.kernel.problems import Problem
+from certwright.platform.db import Tx
+from certwright.platform.services import Services
+from certwright.rooms import access, keys
+from certwright.rooms.authorities import hierarchy, leaves, lists, store
+from certwright.rooms.authorities.tables import authorities, issued_certificates
+from certwright.rooms.authorities.words import CaRequest, LeafRequest
+from certwright.x509 import bundles
+from certwright.x509.certificates import facts_of
+from certwright.x509.issue import Subject
+
+
+async def client_kit(
+    services: Services,
+    actor: Actor,
+    request: LeafRequest,
+    *,
+    authority_id: str | None = None,
+    ca_name: str = "",
+    project_id: str | None = None,
+    legacy: bool = False,
+) -> tuple[str, bytes]:
+    """File name and zip (see `x509.bundles.client_kit`): a further client of the CA `authority_id`, or the first one
+    of a new hierarchy `ca_name`, whose lists are made at once. Audited as making CAs, issuing and exporting are.
+
+    Needs `ccm:cert:issue` and `ccm:cert:export`, for a new CA `ccm:ca:create`. Raises what those actions raise.
+    """
+    access.require_somewhere(actor, "ccm:cert:export")
+    if authority_id is None:
+        authority_id = await _hierarchy(services, actor, ca_name, project_id)
+    (made,) = await leaves.issue_leaves(services, actor, authority_id, [request], project_id=project_id)
+    if isinstance(made, Problem):
+        raise made
+    i = issued_certificates.c
+    async with services.db.begin() as tx:
+        key_id = await tx.scalar(sa.select(i.key_id).where(i.id == made.id))
+        above, crls, days = await _above(tx, services, authority_id)
+    key = await keys.open_key(services, actor, str(key_id), f"client kit with certificate {made.id}")
+    name = next(iter(made.names), "") or facts_of(made.der).common_name or made.serial
+    kit = bundles.ClientKit(
+        client=bundles.Contents(name, [made.der, *(der for der in above if not facts_of(der).self_signed)], key),
+        authorities=above, crls=crls, crl_days=days,
+    )  # fmt: skip
+    content = await asyncio.to_thread(
+        bundles.client_kit, kit, at=services.clock.now(), random=os.urandom, legacy=legacy
+    )
+    return f"{bundles.safe_file_name(name)}-mutual-tls.zip", content
+
+
+async def _hierarchy(services: Services, actor: Actor, name: str, project_id: str | None) -> str:
+    """A root and, below it, a CA for clients only; both with their first lists."""
+    said = name.strip()
+    root = await hierarchy.create_authority(
+        services, actor, CaRequest(f"{said} root", Subject(common_name=f"{said} root"[:64]), path_len=1),
+        project_id=project_id,
+    )  # fmt: skip
+    low = await hierarchy.create_authority(
+        services, actor,
+        CaRequest(
+            said, Subject(common_name=said[:64]), parent_id=root.id, path_len=0, purposes=("client_auth",)
+        ),
+        project_id=project_id,
+    )  # fmt: skip
+    return low.id
+
+
+async def _above(tx: Tx, services: Services, authority_id: str) -> tuple[list[bytes], list[tuple[bytes, str]], int]:
+    """Certificates from the CA to its root, the newest lists of each, and how many days the shortest is good."""
+    found: list[bytes] = []
+    crls: list[tuple[bytes, str]] = []
+    days = 30
+    place: str | None = authority_id
+    while place is not None:
+        ca = (await tx.execute(sa.select(authorities).where(authorities.c.id == place).with_for_update())).one()
+        await lists.publish(tx, services, ca)
+        found.append(ca.certificate_der)
+        for shard in range(ca.crl_shards):
+            newest = await lists.newest(tx, ca.id, shard)
+            crls.append((newest.der, store.crl_url(services, ca.id, shard)))
+        days = min(days, ca.crl_days)
+        place = ca.parent_id
+        if place is None:
+            found += ca.outside_chain
+    return found, crls, days

@@ -1,0 +1,190 @@
+"""Revoking, and the lists that tell of it (RFC 5280 section 5): one or several for each CA, made anew at once on a
+revocation and long before they run out."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from certwright.kernel.actor import system_actor
+from certwright.kernel.problems import not_found
+from certwright.platform.db import Tx
+from certwright.platform.services import Services
+from certwright.rooms import audit
+from certwright.rooms.authorities import store
+from certwright.rooms.authorities.signer import Signer
+from certwright.rooms.authorities.tables import crl_shards, crls, issued_certificates
+from certwright.rooms.authorities.words import CA_STEP, Crl
+from certwright.x509 import crl as crl_format
+
+# Lists kept for readers with a cached number; older ones are dropped when a new one is made.
+_CRLS_KEPT = 3
+
+
+def shard_of(ca: Any, serial: int) -> int:
+    """Which list of the CA would name this serial; serials are random, so the lists grow alike."""
+    return serial % int(ca.crl_shards)
+
+
+class Pointers(TypedDict, total=False):
+    """As `draft_certificate` takes them."""
+
+    crl_url: str | None
+    aia_url: str | None
+    ocsp_url: str | None
+
+
+def pointers(services: Services, ca: Any, serial: int) -> Pointers:
+    """Where what this CA issues says that its issuer and its state are found."""
+    return Pointers(
+        crl_url=store.crl_url(services, ca.id, shard_of(ca, serial)) if ca.crl_enabled else None,
+        aia_url=store.certificate_url(services, ca.id),
+        ocsp_url=store.ocsp_url(services, ca.id) if ca.ocsp_enabled else None,
+    )
+
+
+async def begin(tx: Tx, services: Services, ca: Any, *, after: int = 0) -> None:
+    """The lists of a CA that has just got its certificate; the first of them will have the number `after` + 1."""
+    await tx.execute(
+        postgresql.insert(crl_shards)
+        .values([{"authority_id": ca.id, "shard": shard, "number": after} for shard in range(ca.crl_shards)])
+        .on_conflict_do_update(index_elements=["authority_id", "shard"], set_={"number": after})
+    )
+    await services.jobs.start(tx, CA_STEP, ca.id)
+
+
+async def widen(tx: Tx, services: Services, authority_id: str, shards: int) -> None:
+    """At least so many lists; those that are there stay, because certificates point at them."""
+    await tx.execute(
+        postgresql.insert(crl_shards)
+        .values([{"authority_id": authority_id, "shard": shard} for shard in range(shards)])
+        .on_conflict_do_nothing()
+    )
+    await services.jobs.start(tx, CA_STEP, authority_id)
+
+
+# --- revoking -------------------------------------------------------------------------------------------------------
+
+
+async def revoke(services: Services, account_id: str, serial: str, reason: str) -> None:
+    """Revoke one certificate and have its list published at once; content to find it revoked. Raises NotFound."""
+    i = issued_certificates.c
+    async with services.db.begin() as tx:
+        authority_id = await tx.scalar(sa.select(i.authority_id).where(i.account_id == account_id, i.serial == serial))
+        if authority_id is None:
+            raise not_found("issued certificate", serial)
+        await mark_revoked(tx, services, authority_id, serial, reason)
+
+
+async def mark_revoked(tx: Tx, services: Services, authority_id: str, serial: str, reason: str) -> bool:
+    """In the caller's transaction; False where it was revoked before."""
+    i, s = issued_certificates.c, crl_shards.c
+    shard = await tx.scalar(
+        sa.update(issued_certificates)
+        .where(i.authority_id == authority_id, i.serial == serial, i.revoked_at.is_(None))
+        .values(revoked_at=services.clock.now(), revocation_reason=reason)
+        .returning(i.shard)
+    )
+    if shard is None:
+        return False
+    await tx.execute(
+        sa.update(crl_shards)
+        .where(s.authority_id == authority_id, s.shard == shard)
+        .values(revocations=s.revocations + 1)
+    )
+    await services.jobs.start(tx, CA_STEP, authority_id)
+    return True
+
+
+# --- publishing -----------------------------------------------------------------------------------------------------
+
+
+async def publish(tx: Tx, services: Services, ca: Any) -> timedelta:
+    """Makes the lists that haven't seen every revocation or have used a third of their life; the caller holds the CA's
+    row. Answers when to look again."""
+    now = services.clock.now()
+    s = crl_shards.c
+    newest = sa.and_(crls.c.authority_id == s.authority_id, crls.c.shard == s.shard, crls.c.number == s.number)
+    query = (
+        sa.select(s.shard, s.number, s.revocations, crls.c.revocations.label("seen"), crls.c.this_update,
+                  crls.c.next_update)
+        .outerjoin(crls, newest)
+        .where(s.authority_id == ca.id)
+        .order_by(s.shard)
+    )  # fmt: skip
+    soonest = timedelta(days=ca.crl_days) / 3
+    made: list[int] = []
+    for shard in (await tx.execute(query)).all():
+        if shard.seen is not None and shard.seen >= shard.revocations:
+            due = shard.this_update + (shard.next_update - shard.this_update) / 3
+            if shard.this_update <= now < due:
+                soonest = min(soonest, due - now)
+                continue
+        made.append(await _make(tx, services, ca, shard, now))
+    if made:
+        await audit.record(
+            tx, services, system_actor(ca.account_id, "authorities"), "ccm:crl:publish", "authority", ca.id,
+            project_id=ca.project_id,
+            after={
+                "number": made[0], "lists": len(made), "next_update": (now + timedelta(days=ca.crl_days)).isoformat(),
+            },
+        )  # fmt: skip
+    return soonest
+
+
+async def _make(tx: Tx, services: Services, ca: Any, shard: Any, now: datetime) -> int:
+    number = int(shard.number) + 1
+    next_update = now + timedelta(days=ca.crl_days)
+    # Only a list among several says which one it is (RFC 5280 section 5.2.5): it must not be taken for the whole.
+    where = store.crl_url(services, ca.id, shard.shard) if await _several(tx, ca.id) else None
+    entries = await _entries(tx, ca.id, shard.shard, now)
+    draft = crl_format.draft_crl(store.issuer_of(ca), number, now, next_update, entries, where, ca.hash_name)
+    der = crl_format.assemble(draft, await services.port(Signer).sign(tx, ca.ca_key_id, draft))
+    await tx.execute(
+        sa.insert(crls).values(
+            authority_id=ca.id, shard=shard.shard, number=number, der=der, revocations=shard.revocations,
+            this_update=now, next_update=next_update,
+        )
+    )  # fmt: skip
+    s, c = crl_shards.c, crls.c
+    await tx.execute(sa.update(crl_shards).where(s.authority_id == ca.id, s.shard == shard.shard).values(number=number))
+    await tx.execute(
+        sa.delete(crls).where(c.authority_id == ca.id, c.shard == shard.shard, c.number <= number - _CRLS_KEPT)
+    )
+    return number
+
+
+async def _several(tx: Tx, authority_id: str) -> bool:
+    return bool(
+        await tx.scalar(sa.select(sa.exists().where(crl_shards.c.authority_id == authority_id, crl_shards.c.shard > 0)))
+    )
+
+
+async def _entries(tx: Tx, authority_id: str, shard: int, now: datetime) -> list[crl_format.RevokedEntry]:
+    """Revoked certificates, until a day after their end, so that each is in one list made after it."""
+    i = issued_certificates.c
+    rows = await tx.execute(
+        sa.select(i.serial, i.revoked_at, i.revocation_reason).where(
+            i.authority_id == authority_id, i.shard == shard, i.revoked_at.is_not(None),
+            i.not_after > now - timedelta(days=1),
+        )
+    )  # fmt: skip
+    return [crl_format.RevokedEntry(int(row[0], 16), row[1], row[2] or "unspecified") for row in rows]
+
+
+async def newest_crl(services: Services, authority_id: str, shard: int = 0) -> Crl:
+    """For everybody: the newest list of a CA. Raises NotFound."""
+    async with services.db.begin() as tx:
+        return await newest(tx, authority_id, shard)
+
+
+async def newest(tx: Tx, authority_id: str, shard: int = 0) -> Crl:
+    c = crls.c
+    query = sa.select(crls).where(c.authority_id == authority_id, c.shard == shard).order_by(c.number.desc()).limit(1)
+    row = (await tx.execute(query)).one_or_none()
+    if row is None:
+        raise not_found("CRL of CA", authority_id)
+    return Crl(row.number, row.der, row.this_update, row.next_update)

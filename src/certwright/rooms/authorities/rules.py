@@ -1,0 +1,200 @@
+"""Pure decisions about CAs: what one may be like, in which state it is, what may be done with it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from certwright.kernel.problems import Invalid, Problem, Refused
+from certwright.rooms.authorities.words import CaRequest, CaState
+from certwright.x509.crl import REASONS
+from certwright.x509.issue import DAY, ISSUING, ROOT, IssuerFacts, Profile
+from certwright.x509.keys import KeyAlgorithm
+from certwright.x509.profiles import read_extended_usages
+
+SHORTEST_WAIT: Final = 7
+LONGEST_WAIT: Final = 30
+MAX_CA_DAYS: Final = 9131  # 25 years
+_DEFAULT_ROOT_DAYS: Final = 7305
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class CaFacts:
+    """What decides about a CA. `children` counts the CAs below it that aren't expired, revoked or gone."""
+
+    name: str
+    root: bool
+    builtin: bool
+    outside: bool
+    has_certificate: bool
+    not_after: datetime | None
+    disabled: bool
+    revoked: bool
+    delete_at: datetime | None
+    children: int = 0
+
+
+class CaOperation(StrEnum):
+    ISSUE = "issue"
+    INSTALL = "install"
+    DISABLE = "disable"
+    ENABLE = "enable"
+    REVOKE = "revoke"
+    DELETE = "delete"
+    RESTORE = "restore"
+    UPDATE = "update"
+
+
+def state_of(facts: CaFacts, now: datetime) -> CaState:
+    if facts.delete_at is not None:
+        return CaState.DELETED
+    if not facts.has_certificate:
+        return CaState.PENDING
+    if facts.revoked:
+        return CaState.REVOKED
+    if facts.not_after is not None and facts.not_after <= now:
+        return CaState.EXPIRED
+    return CaState.DISABLED if facts.disabled else CaState.ACTIVE
+
+
+_FROM: Final[dict[CaOperation, frozenset[CaState]]] = {
+    CaOperation.ISSUE: frozenset({CaState.ACTIVE}),
+    CaOperation.INSTALL: frozenset({CaState.PENDING}),
+    CaOperation.DISABLE: frozenset({CaState.ACTIVE}),
+    CaOperation.ENABLE: frozenset({CaState.DISABLED}),
+    CaOperation.REVOKE: frozenset({CaState.ACTIVE, CaState.DISABLED}),
+    CaOperation.DELETE: frozenset({CaState.PENDING, CaState.DISABLED, CaState.EXPIRED, CaState.REVOKED}),
+    CaOperation.RESTORE: frozenset({CaState.DELETED}),
+    CaOperation.UPDATE: frozenset({CaState.PENDING, CaState.ACTIVE, CaState.DISABLED, CaState.REVOKED}),
+}
+_HOW: Final[dict[CaOperation, str]] = {
+    CaOperation.ISSUE: "Choose an active CA.",
+    CaOperation.INSTALL: "Only a CA that waits for its certificate takes one.",
+    CaOperation.DISABLE: "Only an active CA can be disabled.",
+    CaOperation.ENABLE: "Only a disabled CA can be enabled.",
+    CaOperation.REVOKE: "Only a CA that is active or disabled can be revoked.",
+    CaOperation.DELETE: "Disable it first; then it can be deleted, after a time of waiting.",
+    CaOperation.RESTORE: "Only a CA that waits to be deleted can be restored.",
+    CaOperation.UPDATE: "Restore it first, or make another CA.",
+}
+
+
+def refusal(operation: CaOperation, facts: CaFacts, now: datetime) -> Problem | None:
+    """Why this can't be done with the CA now; None if it can."""
+    state = state_of(facts, now)
+    if state not in _FROM[operation]:
+        return Refused(
+            "ca_not_active" if operation is CaOperation.ISSUE else f"ca_{operation}_refused",
+            f"The CA {facts.name!r} is {state}; {_NOUN[operation]} isn't possible.",
+            fix=_HOW[operation], extra={"state": state.value},
+        )  # fmt: skip
+    if operation is CaOperation.REVOKE and facts.root:
+        return Refused(
+            "ca_root_revoke", "A root can't be revoked: nobody above it could say so.",
+            fix="Disable it, remove it from the trust stores of the clients, and delete it.",
+        )  # fmt: skip
+    if operation is CaOperation.DELETE and facts.builtin:
+        return Refused(
+            "ca_is_builtin", "The built-in CA can't be deleted: the product issues its own certificates from it.",
+            fix="Disable it, so that nothing more is issued from it.",
+        )  # fmt: skip
+    if operation is CaOperation.DELETE and facts.children:
+        return Refused(
+            "ca_has_children", f"{facts.children} CA(s) below this one are still in use.",
+            fix="Revoke or delete the CAs below it first.",
+        )  # fmt: skip
+    return None
+
+
+_NOUN: Final[dict[CaOperation, str]] = {
+    CaOperation.ISSUE: "issuing",
+    CaOperation.INSTALL: "installing a certificate",
+    CaOperation.DISABLE: "disabling",
+    CaOperation.ENABLE: "enabling",
+    CaOperation.REVOKE: "revoking",
+    CaOperation.DELETE: "deleting",
+    CaOperation.RESTORE: "restoring",
+    CaOperation.UPDATE: "changing it",
+}
+
+
+def judge_name(name: str) -> None:
+    if not _NAME.fullmatch(name) or not name.strip():
+        raise Invalid("ca_name_invalid", "A CA's name has 1 to 100 printable characters.", field="name",
+                      fix="Choose a name such as Shop issuing CA 2026.")  # fmt: skip
+
+
+def judge_reason(reason: str) -> None:
+    if reason not in REASONS:
+        raise Invalid(
+            "revocation_reason_unknown", f"{reason[:40]!r} isn't a revocation reason.", field="reason",
+            fix=f"Use one of: {', '.join(sorted(REASONS))}.",
+        )  # fmt: skip
+
+
+def judge_wait(days: int) -> timedelta:
+    if not SHORTEST_WAIT <= days <= LONGEST_WAIT:
+        raise Invalid(
+            "ca_wait_out_of_range", f"A CA waits {SHORTEST_WAIT} to {LONGEST_WAIT} days before it is deleted.",
+            field="days", fix="Choose a number of days from 7 to 30.",
+        )  # fmt: skip
+    return timedelta(days=days)
+
+
+def judge_lists(*, crl_days: int, crl_shards: int) -> None:
+    if not 1 <= crl_days <= 30:
+        raise Invalid("crl_days_out_of_range", "A revocation list is good for 1 to 30 days.", field="crl_days",
+                      fix="Choose 1 to 30; 7 suits most.")  # fmt: skip
+    if not 1 <= crl_shards <= 1000:
+        raise Invalid("crl_shards_out_of_range", "A CA spreads its revocations over 1 to 1,000 lists.",
+                      field="crl_shards", fix="One list per 50,000 certificates is plenty.")  # fmt: skip
+
+
+def judge_request(request: CaRequest, parent: IssuerFacts | None) -> tuple[Profile, KeyAlgorithm]:
+    """The profile of the CA certificate and the kind of its key. `parent` is None for a root and for a parent outside.
+
+    Raises Invalid `ca_name_invalid`, `ca_subject_missing`, `unsupported_key`, `ca_days_out_of_range`,
+    `path_len_out_of_range`, Refused `path_len_exhausted`, and what `judge_lists` raises.
+    """
+    judge_name(request.name)
+    if not request.subject.common_name:
+        raise Invalid("ca_subject_missing", "A CA needs a common name: certificates say who issued them by it.",
+                      field="subject.common_name", fix="Give a common name.")  # fmt: skip
+    algorithm = judge_algorithm(request.key_algorithm)
+    judge_lists(crl_days=request.crl_days, crl_shards=request.crl_shards)
+    path_len = request.path_len
+    if path_len is not None and not 0 <= path_len <= 10:
+        raise Invalid("path_len_out_of_range", "A CA has 0 to 10 levels of CAs below it, or any number.",
+                      field="path_len", fix="Choose 0 for a CA that issues to servers and clients only.")  # fmt: skip
+    root = parent is None and not request.outside
+    if parent is not None and parent.path_len is not None:
+        if parent.path_len == 0:
+            raise Refused("path_len_exhausted", "The parent may issue to servers and clients only, not to CAs.",
+                          fix="Choose a parent whose path length is 1 or more.")  # fmt: skip
+        path_len = parent.path_len - 1 if path_len is None else path_len
+        if path_len >= parent.path_len:
+            raise Invalid(
+                "path_len_out_of_range", f"Below this parent the path length is at most {parent.path_len - 1}.",
+                field="path_len", fix="Choose a smaller path length.",
+            )  # fmt: skip
+    days = request.days or (_DEFAULT_ROOT_DAYS if root else 1826)
+    if not 1 <= days <= MAX_CA_DAYS:
+        raise Invalid("ca_days_out_of_range", f"A CA lives 1 to {MAX_CA_DAYS} days (25 years).", field="days",
+                      fix="Twenty years suit a root, five an issuing CA.")  # fmt: skip
+    purposes = read_extended_usages(list(request.purposes))
+    base = ROOT if root else ISSUING
+    return replace(base, path_len=path_len, max_seconds=days * DAY, eku=purposes), algorithm
+
+
+def judge_algorithm(word: str) -> KeyAlgorithm:
+    try:
+        return KeyAlgorithm(word)
+    except ValueError:
+        raise Invalid(
+            "unsupported_key", f"Keys can't be made with the algorithm {word[:40]!r}.", field="key_algorithm",
+            fix=f"Use one of: {', '.join(KeyAlgorithm)}.",
+        ) from None  # fmt: skip

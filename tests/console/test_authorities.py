@@ -1,0 +1,153 @@
+"""The console's pages of private CAs: in-process for what is refused, in a real browser for how they are used."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Dialog, expect
+
+from certwright.rooms import authorities
+from certwright.x509.certificates import to_pem
+from tests.authorities.test_hierarchy import signed_outside
+from tests.console.conftest import Console, fill
+from tests.console.test_flow import Play
+
+SignIn = Callable[[Any], Any]
+
+
+@pytest.fixture
+def issuing(api: Any) -> str:
+    """Id of the built-in CA that issues."""
+    world = api.world
+    world.run(authorities.ensure_builtin(world.services, world.account.id, world.project_id))
+    world.drain()
+    found = world.run(authorities.list_authorities(world.services, world.actor))
+    return str(next(ca.id for ca in found if ca.kind != "root"))
+
+
+def test_a_ca_is_made_led_and_ended_without_any_script(api: Any, web: SignIn, issuing: str) -> None:
+    me = web(api.world.actor)
+    wrong = me.form("/authorities/new", {"place": "root", "name": "Shop root", "country": "Germany"})
+    assert wrong.status_code == 422
+    assert 'id="e-common_name-1"' in wrong.text
+    made = me.form("/authorities/new", {"place": "root", "name": "Shop root", "common_name": "Shop root"})
+    root = made.headers["location"].partition("?")[0]
+    number = me.form("/authorities/new", {"place": "root", "name": "X", "common_name": "X", "days": "many"})
+    assert 'id="e-days-1"' in number.text
+    below = me.form(
+        "/authorities/new",
+        {"place": "below", "parent_id": root.rpartition("/")[2], "name": "Shop <b>", "common_name": "Shop",
+         "path_len": "0", "permitted_dns": "shop.example", "ocsp_enabled": "yes"},
+    )  # fmt: skip
+    low = below.headers["location"].partition("?")[0]
+    shown = me.get(low).text
+    assert "shop.example" in shown
+    assert "Shop &lt;b&gt;" in shown
+    assert "<b>" not in me.get("/authorities").text.replace("<body", "")
+    assert "Disable this CA?" in me.form(f"{low}/disable", {"about": "Shop", "back": low}).text
+    assert me.form(f"{low}/disable", {"confirmed": "yes"}).status_code == 303
+    assert me.form(f"/authorities/{issuing}/delete", {"confirmed": "yes"}).status_code == 409
+    assert me.form(f"{low}/delete", {"confirmed": "yes", "days": "14"}).status_code == 303
+    assert "Restore it" in me.get(low).text
+    assert me.form(f"{low}/restore", {}).status_code == 303
+    assert me.form(f"{low}/enable", {}).status_code == 303
+    edited = me.form(f"{low}/edit", {"revision": "1", "name": "Shop", "crl_days": "7", "crl_shards": "1"})
+    assert edited.status_code == 412
+    assert me.form(f"{low}/revoke", {"confirmed": "yes", "reason": "superseded"}).status_code == 303
+    assert "Revoked" in me.get(low).text
+
+
+def test_a_pending_ca_shows_its_request_and_takes_its_certificate(api: Any, web: SignIn) -> None:
+    me, world = web(api.world.actor), api.world
+    made = me.form("/authorities/new", {"place": "outside", "name": "Out", "common_name": "Out", "path_len": "0"})
+    place = made.headers["location"].partition("?")[0]
+    assert "BEGIN CERTIFICATE REQUEST" in me.get(place).text
+    assert 'id="e-certificate_pem-1"' in me.form(f"{place}/install", {"certificate_pem": "nothing"}).text
+    ca = world.run(authorities.get_authority(world.services, world.actor, place.rpartition("/")[2]))
+    text = "".join(to_pem(der) for der in signed_outside(world, ca.csr_der))
+    assert me.form(f"{place}/install", {"certificate_pem": text}).status_code == 303
+    assert "As the parent wishes" in me.get(place).text
+
+
+def test_a_wrong_import_forgets_the_secrets(api: Any, web: SignIn) -> None:
+    secret = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0IHRleHQ=\n-----END PRIVATE KEY-----"
+    answer = web(api.world.actor).form(
+        "/authorities/import", {"name": "Old", "certificate_pem": "x", "private_key": secret, "passphrase": "pelican"}
+    )
+    assert answer.status_code == 422
+    assert "c2VjcmV0" not in answer.text
+    assert "pelican" not in answer.text
+
+
+def test_a_client_certificate_is_issued_taken_along_revoked_and_deleted(api: Any, web: SignIn, issuing: str) -> None:
+    me = web(api.world.actor)
+    wrong = me.form(f"/authorities/{issuing}/issue", {"profile": "server", "names": "not a name"})
+    assert 'id="e-names-1"' in wrong.text
+    made = me.form(
+        f"/authorities/{issuing}/issue", {"profile": "client", "names": "ann@example.com", "common_name": "Ann"}
+    )
+    place = made.headers["location"].partition("?")[0]
+    assert "ann@example.com" in me.get(place).text
+    file = me.form(f"{place}/export", {"server": "iis"})
+    assert file.headers["cache-control"] == "no-store"
+    with zipfile.ZipFile(io.BytesIO(file.content)) as archive:
+        assert any(name.endswith(".pfx") for name in archive.namelist())
+    assert me.form(f"{place}/export", {"server": "iis"}, sec_fetch_site="cross-site").status_code == 403
+    assert "Revoke this certificate?" in me.form(f"{place}/revoke", {"about": "x", "back": place}).text
+    assert me.form(f"{place}/revoke", {"confirmed": "yes", "reason": "superseded"}).status_code == 303
+    assert "Superseded" in me.get(place).text
+    stranger = web(api.world.other_actor)
+    assert stranger.get(place).status_code == 404
+    assert stranger.form(f"{place}/export", {"server": "pem"}).status_code == 404
+    assert me.form(f"{place}/delete", {"confirmed": "yes"}).status_code == 303
+    assert me.get(place).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (390, "dark")], ids=["a desk by day", "a telephone at night"]
+)
+def test_making_a_ca_and_a_client_certificate(play: Play, tmp_path: Path, width: int, scheme: str) -> None:
+    async def scenario(console: Console) -> None:
+        async with console.page(viewport={"width": width, "height": 900}, color_scheme=scheme) as page:
+            await console.set_up(page)
+            await page.goto("/authorities")
+            fits = "document.documentElement.scrollWidth <= window.innerWidth"
+            await page.get_by_role("link", name="Make a CA").first.click()
+            await page.get_by_text("A root of its own").click()
+            await fill(page, {"What to call it here": "Shop root", "Common name (CN)": "Shop root"})
+            await page.get_by_role("button", name="Make the CA").click()
+            await expect(page.get_by_role("heading", name="Shop root", level=1)).to_be_visible()
+            await page.get_by_role("link", name="Make a CA below it").click()
+            await fill(page, {"What to call it here": "Shop clients", "Common name (CN)": "Shop clients"})
+            await fill(page, {"Levels of CAs below it": "0"})
+            await page.get_by_role("button", name="Make the CA").click()
+            await expect(page.get_by_role("heading", name="Shop clients", level=1)).to_be_visible()
+            await page.get_by_role("link", name="Issue a certificate").click()
+            await fill(page, {"Common name (CN)": "Ann Example", "Names": "ann@example.com"})
+            assert await page.evaluate(fits)
+            await page.get_by_role("button", name="Issue", exact=True).click()
+            await expect(page.get_by_role("heading", name="ann@example.com")).to_be_visible()
+            assert await page.evaluate(fits)
+            async with page.expect_download() as waiting:
+                await page.get_by_role("button", name="Download").click()
+            await (await waiting.value).save_as(tmp_path / "ann.zip")
+            assert zipfile.is_zipfile(tmp_path / "ann.zip")
+            page.on("dialog", _accept)
+            await page.get_by_role("button", name="Revoke…").click()
+            await expect(page.get_by_text("Superseded").or_(page.get_by_text("Unspecified")).first).to_be_visible()
+            await page.goto("/authorities")
+            assert await page.evaluate(fits)
+            await page.get_by_role("link", name="Shop clients").click()
+            await expect(page.get_by_role("link", name="ann@example.com")).to_be_visible()
+            assert await page.evaluate(fits)
+
+    play(scenario)
+
+
+async def _accept(dialog: Dialog) -> None:
+    await dialog.accept()
