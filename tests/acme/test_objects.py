@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certwright.acme import objects
-from certwright.acme.objects import Malformed
+from certwright.kernel.shapes import Malformed
 
 DIRECTORY = {
     "newNonce": "https://example.com/acme/new-nonce",

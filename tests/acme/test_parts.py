@@ -160,3 +160,22 @@ def test_a_retry_after_that_cant_be_read_is_none(text: str | None) -> None:
 def test_any_retry_after_is_read_and_bounded(text: str) -> None:
     found = headers.retry_after(text, NOW)
     assert found is None or timedelta(0) <= found <= headers.LONGEST_WAIT
+
+
+@pytest.mark.parametrize("name", ["www.example.com", "192.0.2.7", "2001:db8::7"])
+def test_what_is_presented_for_tls_alpn_says_its_name_and_digest(name: str) -> None:
+    certificate = challenges.tls_alpn_certificate(name, "token.thumbprint", P256, NOW)
+    names, digest = challenges.read_tls_alpn(certificate.public_bytes(serialization.Encoding.DER))
+    assert names == (name,)
+    assert digest == hashlib.sha256(b"token.thumbprint").digest()
+
+
+def test_an_address_is_asked_for_by_its_name_in_the_reverse_tree() -> None:
+    assert challenges.tls_alpn_server_name("192.0.2.7") == "7.2.0.192.in-addr.arpa"
+    assert challenges.tls_alpn_server_name("2001:db8::7").endswith(".8.b.d.0.1.0.0.2.ip6.arpa")
+    assert challenges.tls_alpn_server_name("www.example.com") == "www.example.com"
+
+
+@given(der=st.binary(max_size=300))
+def test_whatever_else_is_presented_says_nothing(der: bytes) -> None:
+    assert challenges.read_tls_alpn(der) == ((), None)

@@ -16,9 +16,10 @@ import pytest
 import sqlalchemy as sa
 
 from certwright.kernel.ids import new_id
+from certwright.kernel.money import Money
 from certwright.kernel.problems import Invalid, InvalidFields, Problem, Unavailable
 from certwright.platform.config import Settings
-from certwright.rooms import cas, certificates, organisations
+from certwright.rooms import billing, cas, certificates, organisations
 from certwright.rooms.certificates import (
     Applicant,
     Application,
@@ -556,7 +557,7 @@ def test_a_refused_organisation_ends_the_order_here_and_at_the_ca(shop: Shop) ->
     one.validations["ov"] = "rejected"
     over = shop.collect(order_id)
     assert isinstance(over, Rejected)
-    assert "refused the organisation Example Widgets Ltd" in over.reasons[0]
+    assert "refused the organization Example Widgets Ltd" in over.reasons[0]
     assert shop.bought() == ["canceled"]
 
 
@@ -845,3 +846,31 @@ def test_an_order_the_ca_lost_is_over(shop: Shop) -> None:
     order_id = shop.submit(shop.order())
     shop.ca.orders.clear()
     assert isinstance(shop.collect(order_id), Rejected)
+
+
+def test_the_years_that_were_bought_are_ordered_and_without_a_purchase_those_of_the_setting(
+    world: World, ca: FakeCertCentral
+) -> None:
+    shop = Shop(world, ca, settings={"years": 2})
+    shop.submit(shop.order(years=3))
+    shop.submit(shop.order("other.demo.localhost"))
+    assert [payload["order_validity"] for payload in ca.requests("order")] == [{"years": 3}, {"years": 2}]
+
+
+def test_a_bought_product_is_ordered_at_the_ca_for_its_years(world: World, ca: FakeCertCentral) -> None:
+    work.add_shop(world, ca)
+    product = {
+        "code": "shop-dv", "name": "Shop DV", "brand": "Shop", "type": "dv", "domain_type": "single", "ca": "shop",
+        "public": False, "currency": "EUR", "prices": {"base": "10"}, "years": {"1": "0", "3": "0"},
+    }  # fmt: skip
+    world.run(billing.create_product(world.services, world.actor, product))
+    world.run(billing.top_up(world.services, world.actor, Money.of(100, "EUR"), reference="bank 1"))
+    asked = billing.Asked("shop-dv", years=3)
+    placed = world.run(
+        billing.place_order(world.services, world.actor, asked, agree=True, pay=billing.PayWith())
+    )  # fmt: skip
+    wanted = Application(names=(NAME,), validation_method="dns", applicant=CONTACT, consent=True)
+    certificate_id = placed.certificates[0]["id"]
+    world.run(certificates.apply(world.services, world.actor, certificate_id, wanted))
+    world.drain()
+    assert [payload["order_validity"] for payload in ca.requests("order")] == [{"years": 3}]

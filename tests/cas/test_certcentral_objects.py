@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certwright.connectors.ca.certcentral import objects
-from certwright.connectors.ca.certcentral.objects import Malformed, OrderStatus
+from certwright.connectors.ca.certcentral.objects import OrderStatus
+from certwright.kernel.shapes import Malformed
 
 READERS: list[Callable[[bytes], Any]] = [
     objects.read_placed, objects.read_order, objects.read_listed, objects.read_reissues, objects.read_token,

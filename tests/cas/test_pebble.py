@@ -13,7 +13,11 @@ import sqlalchemy as sa
 from dns.message import make_query
 from dns.query import udp
 
+from certwright.acme.objects import AuthorizationStatus
+from certwright.connectors.ca.acme import AcmeAuthorities, AcmeClient
+from certwright.kernel.problems import Unavailable
 from certwright.platform.config import Settings
+from certwright.platform.jobs import drain
 from certwright.rooms import cas, certificates, validation
 from certwright.rooms.cas.tables import ca_orders, ca_uses
 from certwright.rooms.certificates import RevocationReason, State
@@ -190,10 +194,17 @@ def test_an_application_can_be_withdrawn_while_the_ca_waits_and_the_records_go(
     add(product, ca)
     made = work.apply(product, "changed-mind.acme.test")
     product.drain()
-    back = product.run(certificates.withdraw(product.services, product.actor, made.id))
-    assert back.summary.state is State.PENDING_APPLICATION
+    asked = product.run(certificates.withdraw(product.services, product.actor, made.id))
+    assert asked.summary.state is State.VERIFYING_WITHDRAWAL
     product.drain()
     assert work.look(product, made.id).summary.state is State.PENDING_APPLICATION
+    (order,) = work.rows(product, sa.select(ca_orders.c.order_url, ca_orders.c.failed_at, ca_orders.c.ca_id))
+    assert order.failed_at is not None
+    session = product.run(AcmeAuthorities(product.services).session(order.ca_id))
+    placed, _ = product.run(session.client.order(session.who, order.order_url))
+    (url,) = placed.authorizations
+    given_up, _ = product.run(session.client.authorization(session.who, url))
+    assert given_up.status is AuthorizationStatus.DEACTIVATED
 
 
 # --- accounts --------------------------------------------------------------------------------------------------------
@@ -277,3 +288,42 @@ def test_a_closed_account_is_closed_at_the_ca_and_its_key_erased(product: World,
     assert product.run(cas.list_cas(product.services, product.actor)) == ()
     held = work.rows(product, sa.select(private_keys.c.sealed, private_keys.c.erased_at))
     assert [(row.sealed, row.erased_at is not None) for row in held] == [(None, True)]
+
+
+def test_an_order_whose_answer_was_lost_is_found_in_the_accounts_list(
+    product: World, ca: Pebble, web: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = add(product, ca)
+    usual, placed = AcmeClient.new_order, []
+
+    async def swallowed(self: AcmeClient, *args: Any, **kwargs: Any) -> Any:
+        placed.append((await usual(self, *args, **kwargs))[0])
+        raise Unavailable("ca_answer_unreadable", "the line was cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AcmeClient, "new_order", swallowed)
+        made = work.apply(product, "cut.acme.test")
+        product.run(drain(product.services, rounds=1))
+        assert len(placed) >= 1
+        first = placed[0]
+        monkeypatch.undo()
+    detail = work.look(product, made.id)
+    product.drain()
+    found = work.rows(product, sa.select(ca_orders.c.order_url).where(ca_orders.c.ca_id == added.id))
+    assert [row.order_url for row in found] == [first]
+    work.publish_all(product, web, detail.id)
+    assert work.finish(product, detail.id).summary.state is State.ISSUED
+
+
+def test_after_another_account_was_registered_the_certificates_key_revokes_it(
+    product: World, ca: Pebble, web: Site
+) -> None:
+    added = add(product, ca)
+    detail = work.issue(product, web, "orphan.acme.test")
+    before = product.run(cas.get_ca(product.services, product.actor, added.id)).account_url
+    after = product.run(cas.new_account(product.services, product.actor, added.id))
+    assert after.problem is None, after.problem
+    assert after.account_url not in (None, before)
+    product.run(certificates.revoke(product.services, product.actor, detail.id, RevocationReason.SUPERSEDED))
+    done = work.finish(product, detail.id)
+    assert (done.summary.state, done.versions[0].revoked_by) == (State.REVOKED, "key")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 import json
 import secrets
 import threading
@@ -65,9 +66,12 @@ class Order:
     looks: int = 0
     """How often it was asked for since it was finalized."""
     error: Mapping[str, Any] | None = None
+    leaf: bytes = b""
     chains: list[bytes] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
     """Names whose challenge was answered."""
+    given_up: set[str] = field(default_factory=set)
+    """Names whose authorization was deactivated."""
 
 
 Fault = Reply | Callable[[], None]
@@ -78,17 +82,28 @@ class FakeAcme:
     """Change the attributes between requests; `seen` holds (resource, payload) of every accepted request.
 
     `in_the_way["new-order"].append(problem(…))` replaces the next answer of a resource: directory, nonce, new-account,
-    account, new-order, order, authorization, challenge, finalize, certificate, revoke, key-change, renewal-info.
+    account, orders, new-order, order, authorization, challenge, finalize, certificate, revoke, key-change,
+    renewal-info.
+    `lost["new-order"].append(…)` replaces the answer, too, but after the request was done.
     """
 
     def __init__(self) -> None:
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self.in_the_way: dict[str, deque[Fault]] = defaultdict(deque)
+        self.lost: dict[str, deque[Reply]] = defaultdict(deque)
+        self.with_order_lists = True
+        self.orders_a_page = 2
+        self.revokes_for_control = True
+        self.shares_orders = False
+        """A second order for the names of one that is pending gets the first one's address, as at Let's Encrypt."""
         self.seen: list[tuple[str, Any]] = []
         self.profiles: dict[str, str] = {}
         self.with_ari = True
         self.ari_window: tuple[datetime, datetime] | None = None
+        self.ari_windows: dict[str, tuple[datetime, datetime]] = {}
+        """By the certificate's id; for all others `ari_window` holds."""
         self.ari_wait = "21600"
+        self.ari_explanation: str | None = None
         self.terms: str | None = None
         self.eab: dict[str, bytes] | None = None
         self.caa_identities: list[str] = []
@@ -104,6 +119,10 @@ class FakeAcme:
         self.issued_names: list[str] | None = None
         """Certificates are made out to these names instead."""
         self.issued_other_key = False
+        self.issued_other_chain = False
+        """The intermediate that comes along has the right name and another key."""
+        self.serves_certificate_of: int | None = None
+        """The number of another order, whose certificate is given out for all."""
         self.replaced: set[str] = set()
         self.accounts: dict[str, dict[str, Any]] = {}
         self.orders: dict[int, Order] = {}
@@ -138,9 +157,10 @@ class FakeAcme:
             try:
                 if method in ("GET", "HEAD"):
                     return self._plain(resource, rest)
-                return self._signed(resource, rest, f"{self.base}{path}", body)
+                reply = self._signed(resource, rest, f"{self.base}{path}", body)
             except Said as said:
                 return said.reply
+            return self.lost[resource].popleft() if self.lost[resource] else reply
 
     def _plain(self, resource: str, rest: str) -> Reply:
         if resource == "directory":
@@ -149,11 +169,11 @@ class FakeAcme:
             return Reply(200, b"")
         if resource == "renewal-info" and self.ari_window is not None:
             self.seen.append(("renewal-info", rest))
-            start, end = self.ari_window
-            return self._json(
-                {"suggestedWindow": {"start": start.isoformat(), "end": end.isoformat()}},
-                headers=(("Retry-After", self.ari_wait),),
-            )
+            start, end = self.ari_windows.get(rest, self.ari_window)
+            told: dict[str, Any] = {"suggestedWindow": {"start": start.isoformat(), "end": end.isoformat()}}
+            if self.ari_explanation is not None:
+                told["explanationURL"] = self.ari_explanation
+            return self._json(told, headers=(("Retry-After", self.ari_wait),))
         return problem("malformed", "nothing there", 404)
 
     def _directory(self) -> dict[str, Any]:
@@ -234,11 +254,23 @@ class FakeAcme:
 
     def _account_reply(self, url: str, status: int) -> Reply:
         shown = {key: self.accounts[url][key] for key in ("status", "contact")}
+        if self.with_order_lists:
+            shown["orders"] = f"{self.base}/orders/{url.rsplit('/', 1)[1]}/0"
         return self._json(shown, status, (("Location", url),))
 
     def _account(self, rest: str, payload: Any, _: Any, kid: str) -> Reply:
         self.accounts[kid] |= {key: payload[key] for key in ("contact", "status") if key in (payload or {})}
         return self._account_reply(kid, 200)
+
+    def _orders(self, rest: str, _: Any, __: Any, kid: str) -> Reply:
+        number, _, page = rest.partition("/")
+        mine = [o for o in self.orders.values() if o.account == kid and o.account.endswith(f"/{number}")]
+        start = int(page) * self.orders_a_page
+        shown = mine[start : start + self.orders_a_page]
+        links = ()
+        if start + self.orders_a_page < len(mine):
+            links = (("Link", f'<{self.base}/orders/{number}/{int(page) + 1}>;rel="next"'),)
+        return self._json({"orders": [f"{self.base}/order/{o.number}" for o in shown]}, headers=links)
 
     def _key_change(self, _: str, payload: Any, __: Any, kid: str) -> Reply:
         header, inner = json.loads(_decode(payload["protected"])), json.loads(_decode(payload["payload"]))
@@ -259,18 +291,24 @@ class FakeAcme:
             self.replaced.add(replaces)
         number = len(self.orders) + 1
         names = [entry["value"] for entry in payload["identifiers"]]
+        for entry in payload["identifiers"]:
+            if entry["type"] != ("ip" if _is_ip(entry["value"]) else "dns"):
+                return problem("malformed", f"{entry} is of the wrong type")
+        for known in self.orders.values():
+            if self.shares_orders and known.account == kid and known.status == "pending" and known.names == names:
+                return self._order_reply(known, 201)
         order = self.orders[number] = Order(number, kid, names, profile=profile, replaces=replaces)
         return self._order_reply(order, 201)
 
     def _order_reply(self, order: Order, status: int = 200) -> Reply:
         if order.status == "pending" and all(self._state(order, name) == "valid" for name in order.names):
             order.status = "ready"
-        if any(self._state(order, name) == "invalid" for name in order.names):
+        if any(self._state(order, name) in ("invalid", "deactivated") for name in order.names):
             order.status = "invalid"
         shown: dict[str, Any] = {
             "status": order.status,
             "expires": (self.now() + self.order_life).isoformat(),
-            "identifiers": [{"type": "dns", "value": name} for name in order.names],
+            "identifiers": [{"type": "ip" if _is_ip(name) else "dns", "value": name} for name in order.names],
             "authorizations": [f"{self.base}/authorization/{order.number}/{i}" for i in range(len(order.names))],
             "finalize": f"{self.base}/finalize/{order.number}",
         }
@@ -294,18 +332,26 @@ class FakeAcme:
         return self._order_reply(order)
 
     def _state(self, order: Order, name: str) -> str:
+        if name in order.given_up:
+            return "deactivated"
         if name in self.valid_names:
             return "valid"
         if name not in order.tried:
             return "pending"
         return "invalid" if name in self.failing else "valid"
 
-    def _authorization(self, rest: str, *_: Any) -> Reply:
+    def _authorization(self, rest: str, payload: Any, *_: Any) -> Reply:
         number, index = (int(part) for part in rest.split("/"))
         order = self.orders[number]
         name = order.names[index]
+        if payload is not None:
+            if payload != {"status": "deactivated"} or self._state(order, name) not in ("pending", "valid"):
+                return problem("malformed", "it can only be deactivated")
+            order.given_up.add(name)
         state = self._state(order, name)
         offered = ["dns-01"] if name.startswith("*.") else self.offered
+        if _is_ip(name):
+            offered = [kind for kind in offered if kind != "dns-01"]
         challenges = []
         for kind in offered:
             challenge = {
@@ -316,7 +362,7 @@ class FakeAcme:
                 challenge["error"] = self.failing[name]  # type: ignore[assignment]
             challenges.append(challenge)
         shown = {
-            "identifier": {"type": "dns", "value": name.removeprefix("*.")}, "status": state,
+            "identifier": {"type": "ip" if _is_ip(name) else "dns", "value": name.removeprefix("*.")}, "status": state,
             "expires": (self.now() + self.order_life).isoformat(), "challenges": challenges,
         }  # fmt: skip
         if name.startswith("*."):
@@ -359,22 +405,24 @@ class FakeAcme:
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(start + timedelta(days=90))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=True)
+            .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=True)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._intermediate.public_key()), critical=False
             )
             .sign(self._intermediate, hashes.SHA256())
         )
         pem = leaf.public_bytes(serialization.Encoding.PEM)
+        order.leaf = leaf.public_bytes(serialization.Encoding.DER)
         return [pem + self._cross(intermediate, root, start) for root in self._keys]
 
     def _cross(self, name: x509.Name, root: str, start: datetime) -> bytes:
+        foreign = self.issued_other_chain
         issuer = self._keys[root]
         return (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(issuer.certificate.subject)
-            .public_key(self._intermediate.public_key())
+            .public_key((ec.generate_private_key(ec.SECP256R1()) if foreign else self._intermediate).public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(start + timedelta(days=900))
@@ -385,6 +433,7 @@ class FakeAcme:
 
     def _certificate(self, rest: str, *_: Any) -> Reply:
         number, _, which = rest.partition("/")
+        number = str(self.serves_certificate_of or number)
         chains = self.orders[int(number)].chains
         links = [("Link", f'<{self.directory_url}>;rel="index"')]
         links += [
@@ -393,6 +442,22 @@ class FakeAcme:
             if i != int(which or 0)
         ]
         return Reply(200, chains[int(which or 0)], tuple(links), "application/pem-certificate-chain")
+
+    def _may_revoke(self, kid: str, der: bytes) -> bool:
+        """RFC 8555 section 7.6: whoever ordered it, and whoever holds authorizations for all its names."""
+        if any(order.leaf == der and order.account == kid for order in self.orders.values()):
+            return True
+        if not self.revokes_for_control:
+            return False
+        san = x509.load_der_x509_certificate(der).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        shown = {
+            name
+            for order in self.orders.values()
+            if order.account == kid
+            for name in order.tried
+            if self._state(order, name) == "valid"
+        }
+        return all(str(one.value) in shown for one in san.value)
 
     def _revoke(self, _: str, payload: Any, jwk: Any, kid: str | None) -> Reply:
         der = _decode(payload["certificate"])
@@ -403,8 +468,22 @@ class FakeAcme:
             return problem("badRevocationReason", f"not {reason}")
         if kid is None and _public(jwk) != x509.load_der_x509_certificate(der).public_key():
             return problem("unauthorized", "not the certificate's key", 403)
+        if kid is not None and not self._may_revoke(kid, der):
+            return problem("unauthorized", "another account ordered it, and not all names are shown", 403)
         self.revoked[der] = reason
         return Reply(200, b"")
+
+
+def _is_ip(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    return x509.IPAddress(ipaddress.ip_address(name)) if _is_ip(name) else x509.DNSName(name)
 
 
 def _decode(text: str) -> bytes:

@@ -321,7 +321,7 @@ class FakeCertCentral:
         wish = self._wish(payload["certificate"])
         organisation = payload.get("organization", {}).get("id")
         if "dv" not in product and organisation not in self.organisations:
-            raise Said(error("missing_organization", "an organisation is needed"))
+            raise Said(error("missing_organization", "an organization is needed"))
         if payload["dcv_method"] == "http-token" and any(name.startswith("*.") for name in wish.names):
             raise Said(error("invalid_dcv_method", "not for wildcards"))
         order = Order(

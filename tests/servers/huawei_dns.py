@@ -47,6 +47,10 @@ class HuaweiDns:
                 return {record[1:-1] for record in one["records"]}, one["ttl"]
         return set(), None
 
+    def cname(self, name: str) -> str | None:
+        found = [one for one in self.sets.values() if (one["name"], one["type"]) == (name + ".", "CNAME")]
+        return found[0]["records"][0].rstrip(".") if found else None
+
     def refusal(self, handler: BaseHTTPRequestHandler, body: bytes) -> tuple[int, dict[str, Any]] | None:
         match = AUTHORIZATION.fullmatch(handler.headers.get("Authorization", ""))
         stamp = handler.headers.get("X-Sdk-Date", "")
@@ -89,7 +93,10 @@ class HuaweiDns:
         if method == "DELETE":
             return (202, self.sets.pop(set_id)) if set_id in self.sets else (404, {"code": "DNS.0004"})
         assert body["name"].endswith("."), "names are absolute"
-        assert all(r[0] == r[-1] == '"' for r in body["records"]), "TXT is quoted"
+        if body["type"] == "TXT":
+            assert all(r[0] == r[-1] == '"' for r in body["records"]), "TXT is quoted"
+        else:
+            assert all(r.endswith(".") for r in body["records"]), "targets are absolute"
         if method == "PUT":
             self.sets[set_id] |= body
             return 202, self.sets[set_id]

@@ -26,11 +26,13 @@ _PATIENCE = 20.0
 
 @dataclass(frozen=True)
 class Pebble:
-    """`root_pem` vouches for the directory's TLS; it looks for http-01 on `http_port`."""
+    """`root_pem` vouches for the directory's TLS; it looks for http-01 on `http_port` and for tls-alpn-01 on
+    `tls_port`."""
 
     directory_url: str
     root_pem: str
     http_port: int
+    tls_port: int
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -41,6 +43,7 @@ def pebble(
     dns: str,
     *,
     http_port: int | None = None,
+    tls_port: int | None = None,
     eab: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Pebble]:
@@ -58,13 +61,14 @@ def pebble(
         )
     )
     listen, management, looked_at = free_port(), free_port(), http_port or free_port()
+    answered_at = tls_port or free_port()
     config = {
         "listenAddress": f"127.0.0.1:{listen}",
         "managementListenAddress": f"127.0.0.1:{management}",
         "certificate": str(directory / "tls.pem"),
         "privateKey": str(directory / "tls.key"),
         "httpPort": looked_at,
-        "tlsPort": free_port(),
+        "tlsPort": answered_at,
         "ocspResponderURL": "",
         "externalAccountBindingRequired": eab is not None,
         "externalAccountMACKeys": dict(eab or {}),
@@ -79,7 +83,7 @@ def pebble(
             env=os.environ | {"PEBBLE_VA_NOSLEEP": "1"} | dict(environ or {}),
         )  # fmt: skip
     root_pem = root.certificate.public_bytes(serialization.Encoding.PEM).decode()
-    running = Pebble(f"https://127.0.0.1:{listen}/dir", root_pem, looked_at, process, log)
+    running = Pebble(f"https://127.0.0.1:{listen}/dir", root_pem, looked_at, answered_at, process, log)
     try:
         _await(running, listen)
         yield running

@@ -36,6 +36,10 @@ class PowerDns:
         assert all(content[0] == content[-1] == '"' for content in contents), "TXT is quoted (API rules)"
         return {content[1:-1] for content in contents}, ttl
 
+    def cname(self, name: str) -> str | None:
+        _, contents = self.records.get((name + ".", "CNAME"), (None, []))
+        return contents[0].rstrip(".") if contents else None
+
     def answer(self, method: str, path: str, key: str, body: dict[str, Any]) -> tuple[int, Any]:
         self.requests.append(f"{method} {path}")
         if key not in self.keys:

@@ -65,6 +65,34 @@ def tls_alpn_certificate(
     )
 
 
+def read_tls_alpn(der: bytes) -> tuple[tuple[str, ...], bytes | None]:
+    """What a certificate presented for tls-alpn-01 says: its names, and the digest it holds, if that is well formed.
+    Whatever can't be read says nothing."""
+    try:
+        extensions = x509.load_der_x509_certificate(der).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = tuple(
+            str(one.value) for one in names if isinstance(one, (x509.DNSName, x509.IPAddress)) and len(names) <= 1000
+        )
+    except (ValueError, x509.ExtensionNotFound):
+        return (), None
+    try:
+        extension = extensions.get_extension_for_oid(ACME_IDENTIFIER)
+    except x509.ExtensionNotFound:
+        return found, None
+    value = extension.value.value if isinstance(extension.value, x509.UnrecognizedExtension) else b""
+    good = extension.critical and len(value) == 34 and value.startswith(b"\x04\x20")
+    return found, value[2:] if good else None
+
+
+def tls_alpn_server_name(name: str) -> str:
+    """What a CA says in SNI: the name, or of an address its name in the reverse tree (RFC 8738 section 6)."""
+    try:
+        return ipaddress.ip_address(name).reverse_pointer
+    except ValueError:
+        return name
+
+
 def _general_name(name: str) -> Any:
     try:
         return x509.IPAddress(ipaddress.ip_address(name))

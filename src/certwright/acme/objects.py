@@ -4,28 +4,20 @@ is missing, of another type, too long or no https URL raises `Malformed`, and no
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-import orjson
+from certwright.kernel.shapes import LONGEST_TEXT, Malformed, document, line, list_of, mapping, member, needed, one_of
 
 MAX_NAMES = 1000
 _MAX_CHALLENGES = 50
 _MAX_PROFILES = 100
-_MAX_TEXT = 4000
 _MAX_URL = 2048
 ERROR_PREFIX = "urn:ietf:params:acme:error:"
-
-T = TypeVar("T")
-E = TypeVar("E", bound=StrEnum)
-
-
-class Malformed(ValueError):
-    """The server's answer isn't what RFC 8555 says; the text names the member and never repeats long content."""
 
 
 class OrderStatus(StrEnum):
@@ -110,8 +102,11 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Account:
+    """`orders` is where its orders are listed (section 7.1.2.1); some CAs leave it out."""
+
     status: AccountStatus
     contact: tuple[str, ...] = ()
+    orders: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,74 +160,83 @@ class RenewalInfo:
 
 
 def read_directory(body: bytes) -> Directory:
-    top = _object(body)
-    meta = _member(top, "meta", _mapping, {})
-    profiles = _member(meta, "profiles", _mapping, {})
+    top = document(body)
+    meta = member(top, "meta", mapping, {})
+    profiles = member(meta, "profiles", mapping, {})
     if len(profiles) > _MAX_PROFILES:
         raise Malformed("the directory has too many profiles")
     return Directory(
-        new_nonce=_needed(top, "newNonce", _https),
-        new_account=_needed(top, "newAccount", _https),
-        new_order=_needed(top, "newOrder", _https),
-        revoke_cert=_needed(top, "revokeCert", _https),
-        key_change=_member(top, "keyChange", _https, None),
-        renewal_info=_member(top, "renewalInfo", _https, None),
-        terms_of_service=_member(meta, "termsOfService", _text, None),
-        website=_member(meta, "website", _text, None),
-        caa_identities=_member(meta, "caaIdentities", _texts, ()),
-        external_account_required=_member(meta, "externalAccountRequired", _boolean, False),
-        profiles={_text(name): _text(value) if isinstance(value, str) else "" for name, value in profiles.items()},
+        new_nonce=needed(top, "newNonce", _https),
+        new_account=needed(top, "newAccount", _https),
+        new_order=needed(top, "newOrder", _https),
+        revoke_cert=needed(top, "revokeCert", _https),
+        key_change=member(top, "keyChange", _https, None),
+        renewal_info=member(top, "renewalInfo", _https, None),
+        terms_of_service=member(meta, "termsOfService", line, None),
+        website=member(meta, "website", line, None),
+        caa_identities=member(meta, "caaIdentities", _texts, ()),
+        external_account_required=member(meta, "externalAccountRequired", _boolean, False),
+        profiles={line(name): line(value) if isinstance(value, str) else "" for name, value in profiles.items()},
     )
 
 
 def read_account(body: bytes) -> Account:
-    top = _object(body)
-    return Account(_needed(top, "status", _one_of(AccountStatus)), _member(top, "contact", _texts, ()))
+    top = document(body)
+    return Account(
+        needed(top, "status", one_of(AccountStatus)), member(top, "contact", _texts, ()),
+        # Optional to us, so a CA whose list can't be used isn't refused for it.
+        _lenient(top, "orders"),
+    )  # fmt: skip
+
+
+def read_order_list(body: bytes) -> tuple[str, ...]:
+    """The addresses of an account's orders, one page of them (section 7.1.2.1)."""
+    return needed(document(body), "orders", list_of(_https, MAX_NAMES))
 
 
 def read_order(body: bytes) -> Order:
-    top = _object(body)
+    top = document(body)
     return Order(
-        status=_needed(top, "status", _one_of(OrderStatus)),
-        identifiers=_needed(top, "identifiers", _list_of(_identifier, MAX_NAMES)),
-        authorizations=_needed(top, "authorizations", _list_of(_https, MAX_NAMES)),
-        finalize=_needed(top, "finalize", _https),
-        expires=_member(top, "expires", _moment, None),
-        certificate=_member(top, "certificate", _https, None),
-        error=_member(top, "error", _problem, None),
-        replaces=_member(top, "replaces", _text, None),
-        profile=_member(top, "profile", _text, None),
+        status=needed(top, "status", _order_status),
+        identifiers=needed(top, "identifiers", list_of(_identifier, MAX_NAMES)),
+        authorizations=needed(top, "authorizations", list_of(_https, MAX_NAMES)),
+        finalize=needed(top, "finalize", _https),
+        expires=member(top, "expires", _moment, None),
+        certificate=member(top, "certificate", _https, None),
+        error=member(top, "error", _problem, None),
+        replaces=member(top, "replaces", line, None),
+        profile=member(top, "profile", line, None),
     )
 
 
 def read_authorization(body: bytes) -> Authorization:
-    top = _object(body)
+    top = document(body)
     return Authorization(
-        identifier=_needed(top, "identifier", _identifier),
-        status=_needed(top, "status", _one_of(AuthorizationStatus)),
-        challenges=_needed(top, "challenges", _list_of(_challenge, _MAX_CHALLENGES)),
-        expires=_member(top, "expires", _moment, None),
-        wildcard=_member(top, "wildcard", _boolean, False),
+        identifier=needed(top, "identifier", _identifier),
+        status=needed(top, "status", one_of(AuthorizationStatus)),
+        challenges=needed(top, "challenges", list_of(_challenge, _MAX_CHALLENGES)),
+        expires=member(top, "expires", _moment, None),
+        wildcard=member(top, "wildcard", _boolean, False),
     )
 
 
 def read_challenge(body: bytes) -> Challenge:
-    return _challenge(_object(body))
+    return _challenge(document(body))
 
 
 def read_renewal_info(body: bytes) -> RenewalInfo:
-    top = _object(body)
-    window = _needed(top, "suggestedWindow", _mapping)
-    start, end = _needed(window, "start", _moment), _needed(window, "end", _moment)
+    top = document(body)
+    window = needed(top, "suggestedWindow", mapping)
+    start, end = needed(window, "start", _moment), needed(window, "end", _moment)
     if end <= start:
         raise Malformed("suggestedWindow ends before it starts")
-    return RenewalInfo(start, end, _member(top, "explanationURL", _text, None))
+    return RenewalInfo(start, end, member(top, "explanationURL", line, None))
 
 
 def read_problem(body: bytes) -> ProblemDocument:
     """A problem document; whatever can't be read of it is left out, because an error must not hide behind another."""
     try:
-        return _problem(_object(body))
+        return _problem(document(body))
     except Malformed:
         return ProblemDocument()
 
@@ -240,45 +244,23 @@ def read_problem(body: bytes) -> ProblemDocument:
 # --- the shapes ------------------------------------------------------------------------------------------------------
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
+def _order_status(value: Any) -> OrderStatus:
+    """Pebble gives an order that can't be finalized any more the status of the authorization that is to blame."""
+    if value in (AuthorizationStatus.DEACTIVATED, AuthorizationStatus.EXPIRED, AuthorizationStatus.REVOKED):
+        return OrderStatus.INVALID
+    return one_of(OrderStatus)(value)
+
+
+def _lenient(members: Mapping[str, Any], name: str) -> str | None:
     try:
-        return _mapping(orjson.loads(body))
-    except orjson.JSONDecodeError:
-        raise Malformed("the answer is not JSON") from None
-
-
-def _needed(members: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:
-    if members.get(name) is None:
-        raise Malformed(f"{name} is missing")
-    return _read(members, name, read)
-
-
-def _member(members: Mapping[str, Any], name: str, read: Callable[[Any], T], default: Any) -> Any:
-    # Some servers send null or "" for what they leave out.
-    return default if members.get(name) in (None, "") else _read(members, name, read)
-
-
-def _read(members: Mapping[str, Any], name: str, read: Callable[[Any], T]) -> T:
-    try:
-        return read(members[name])
-    except Malformed as error:
-        raise Malformed(f"{name}: {error}") from None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise Malformed("not a JSON object")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _MAX_TEXT or not value.isprintable():
-        raise Malformed("not a short text")
-    return value
+        found: str | None = member(members, name, _https, None)
+    except Malformed:
+        return None
+    return found
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return _list_of(_text, MAX_NAMES)(value)
+    return list_of(line, MAX_NAMES)(value)
 
 
 def _boolean(value: Any) -> bool:
@@ -299,27 +281,6 @@ def _https(value: Any) -> str:
     if not usable or " " in value:
         raise Malformed("not an https URL")
     return value
-
-
-def _list_of(read: Callable[[Any], T], most: int) -> Callable[[Any], tuple[T, ...]]:
-    def read_list(value: Any) -> tuple[T, ...]:
-        if not isinstance(value, list):
-            raise Malformed("not a list")
-        if len(value) > most:
-            raise Malformed(f"more than {most} entries")
-        return tuple(read(entry) for entry in value)
-
-    return read_list
-
-
-def _one_of(kind: type[E]) -> Callable[[Any], E]:
-    def read_word(value: Any) -> E:
-        try:
-            return kind(value)
-        except ValueError:
-            raise Malformed(f"not one of {', '.join(kind)}") from None
-
-    return read_word
 
 
 _MOMENT = re.compile(
@@ -346,8 +307,8 @@ def _moment(value: Any) -> datetime:
 
 
 def _identifier(value: Any) -> Identifier:
-    members = _mapping(value)
-    return Identifier(_needed(members, "type", _text), _needed(members, "value", _text).lower())
+    members = mapping(value)
+    return Identifier(needed(members, "type", line), needed(members, "value", line).lower())
 
 
 # RFC 8555 section 8.1: nothing outside the base 64 alphabet for URLs; the token becomes part of a path and a record.
@@ -361,25 +322,25 @@ def _token(value: Any) -> str:
 
 
 def _challenge(value: Any) -> Challenge:
-    members = _mapping(value)
+    members = mapping(value)
     return Challenge(
-        type=_needed(members, "type", _text),
-        url=_needed(members, "url", _https),
+        type=needed(members, "type", line),
+        url=needed(members, "url", _https),
         # Kinds we don't know may have states we don't know, and no status at all before they begin (dns-persist-01).
-        status=_member(members, "status", _one_of(ChallengeStatus), ChallengeStatus.PENDING),
-        token=_member(members, "token", _token, ""),
-        error=_member(members, "error", _problem, None),
+        status=member(members, "status", one_of(ChallengeStatus), ChallengeStatus.PENDING),
+        token=member(members, "token", _token, ""),
+        error=member(members, "error", _problem, None),
     )
 
 
 def _problem(value: Any, depth: int = 0) -> ProblemDocument:
-    members = _mapping(value)
+    members = mapping(value)
 
-    def text(name: str) -> str:
+    def said(name: str) -> str:
         found = members.get(name)
-        return found[:_MAX_TEXT] if isinstance(found, str) else ""
+        return found[:LONGEST_TEXT] if isinstance(found, str) else ""
 
-    kind, status = text("type"), members.get("status")
+    kind, status = said("type"), members.get("status")
     subs = members.get("subproblems")
     identifier = members.get("identifier")
     try:
@@ -388,9 +349,9 @@ def _problem(value: Any, depth: int = 0) -> ProblemDocument:
         named = None
     return ProblemDocument(
         kind=kind.removeprefix(ERROR_PREFIX) if kind.startswith(ERROR_PREFIX) else "",
-        detail=text("detail"),
+        detail=said("detail"),
         status=status if isinstance(status, int) and not isinstance(status, bool) else None,
-        instance=text("instance") or None,
+        instance=said("instance") or None,
         identifier=named,
         subproblems=tuple(_problem(sub, 1) for sub in subs[:MAX_NAMES] if isinstance(sub, dict))
         if isinstance(subs, list) and not depth

@@ -63,7 +63,9 @@ class ShopIn(In):
     products: dict[Annotated[str, Field(max_length=60)], Annotated[str, Field(max_length=100)]] | None = Field(
         default=None, max_length=50, description="CA's name of the product per type and names, as `ov/single`"
     )
-    years: int | None = Field(default=None, ge=1, le=3, description="coverage that is ordered")
+    years: int | None = Field(
+        default=None, ge=1, le=3, description="coverage asked for what was not bought from the catalogue"
+    )
     payment_method: Text | None = None
     skip_approval: bool | None = Field(default=None, description="don't wait for an administrator at the CA")
     dns_record: Text | None = Field(default=None, description="TXT or CNAME")
@@ -214,6 +216,13 @@ async def delete_ca(
 async def check_ca(ca_id: str, call: Caller = CALLER) -> Response:
     """Read the directory, and find or make our account. See `problem` in the answer."""
     return _shown(await cas.check_ca(call.services, call.actor, ca_id))
+
+
+@router.post("/{ca_id}/new-account", action="scm:ca:update", response_model=CaOut)
+async def new_account(ca_id: str, call: Caller = CALLER) -> Response:
+    """Leave our account behind, for one the CA closed or whose key others may hold, and register another. See `problem`
+    in the answer. Certificates of the old account are revoked by their keys, or by showing their names anew."""
+    return _shown(await cas.new_account(call.services, call.actor, ca_id))
 
 
 @router.post("/{ca_id}/change-key", action="scm:ca:update", response_model=CaOut)

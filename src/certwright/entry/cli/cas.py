@@ -247,6 +247,15 @@ def change_key(ca: Ca, yes: Yes = False, as_json: Json = False) -> None:
         _present(api.post(f"/cas/{ca_id}/change-key"), as_json)
 
 
+@app.command(name="new-account")
+def new_account(ca: Ca, yes: Yes = False, as_json: Json = False) -> None:
+    """Register another account there, where the CA closed ours or others may hold its key. Orders under way fail."""
+    with open_api() as api:
+        ca_id = _find(api, ca)
+        confirm(f"Leave the account at {ca} behind, erase its key, and register another?", yes=yes)
+        _tested(api.post(f"/cas/{ca_id}/new-account"), as_json)
+
+
 @app.command()
 def delete(
     ca: Ca,

@@ -257,6 +257,13 @@ async def change_key(call: Call) -> Response:
     return await changed(call, doing, _detail, f"/cas/{ca_id}", "key_changed", _MET)
 
 
+@pages.post("/cas/{id}/new-account", action="scm:ca:update", ask="new_ca_account")
+async def new_account(call: Call) -> Response:
+    ca_id = call.param("id")
+    doing = cas.new_account(call.services, call.actor, ca_id)
+    return await changed(call, doing, _detail, f"/cas/{ca_id}", "account_renewed", _MET)
+
+
 @pages.post("/cas/{id}/delete", action="scm:ca:delete", ask="delete_ca")
 async def delete(call: Call) -> Response:
     doing = cas.delete_ca(

@@ -375,6 +375,36 @@ async def change_key(services: Services, actor: Actor, ca_id: str) -> Ca:
     return await get_ca(services, actor, ca_id)
 
 
+async def new_account(services: Services, actor: Actor, ca_id: str) -> Ca:
+    """Leave the account behind, with its key erased, and register another: the CA closed it, or somebody else may hold
+    its key. Orders under way there fail, and certificates from there are revoked by their keys or by showing their
+    names (see the certificates room). What went wrong with registering is kept on the CA, as by a test."""
+    async with services.db.begin() as tx:
+        row = await _visible(tx, actor, "scm:ca:update", ca_id)
+    if row.kind != CaKind.ACME:
+        raise Refused(
+            "ca_no_account", "The CA makes its accounts itself.",
+            fix="Enter a new API key of the other account here.",
+        )  # fmt: skip
+    if row.next_key_id is not None:
+        await _settle_key_change(services, actor, ca_id)
+    new = await keys.new_key(ACCOUNT_KEY)
+    async with services.db.begin() as tx:
+        row = await _visible(tx, actor, "scm:ca:update", ca_id, lock=True)
+        key_id = await keys.store_key(tx, services, new, account_id=row.account_id, project_id=row.project_id)
+        if not await store.replace_key(tx, ca_id, row.key_id, key_id):
+            raise Refused(
+                "ca_key_change_running", "The account's key is being changed already.",
+                fix="Wait a moment, then test the CA.",
+            )  # fmt: skip
+        await keys.erase(tx, services, actor, row.key_id, f"account of CA {row.name} left behind")
+        await audit.record(
+            tx, services, actor, "scm:ca:update", "ca", ca_id, project_id=row.project_id,
+            before={"account_url": row.account_url}, after={"account_url": None}, reason="a new account is wanted",
+        )  # fmt: skip
+    return await check_ca(services, actor, ca_id)
+
+
 async def _settle_key_change(services: Services, actor: Actor, ca_id: str) -> None:
     """After an interrupted roll-over: ask the CA which of the two keys the account has."""
     async with services.db.begin() as tx:

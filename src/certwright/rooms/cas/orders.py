@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from sqlalchemy.exc import IntegrityError
+
 from certwright.kernel.ids import new_id
 from certwright.kernel.problems import not_found
 from certwright.platform.db import Tx
@@ -22,12 +24,12 @@ async def intend_order(
     account_id: str,
     names: Sequence[str],
     methods: Mapping[str, str],
-    csr_der: bytes,
+    csr_der: bytes | None,
     replaces: str | None,
 ) -> CaOrder:
     """The order of this reference, new if there is none; its place in the CA's limits is taken with it.
 
-    Raises Unavailable `ca_quota_spent` while the CA would refuse.
+    Without `csr_der` it only serves to show the names. Raises Unavailable `ca_quota_spent` while the CA would refuse.
     """
     now = services.clock.now()
     async with services.db.begin() as tx:
@@ -37,7 +39,8 @@ async def intend_order(
         ca = await store.ca(tx, ca_id, keep=True)
         if ca is None:
             raise not_found("CA", ca_id)
-        await _take(tx, ca, rules.subjects_of_order(names, replaces=replaces is not None), (Use.ORDER,), now)
+        subjects = rules.subjects_of_order(names, replaces=replaces is not None, issues=csr_der is not None)
+        await _take(tx, ca, subjects, (Use.ORDER,), now)
         await store.insert_order(
             tx, id=new_id("cao", now), ca_id=ca_id, account_id=account_id, reference=reference,
             names=list(names), methods=dict(methods), csr_der=csr_der, replaces=replaces, profile=ca.profile,
@@ -56,9 +59,61 @@ async def order(services: Services, order_id: str, account_id: str) -> CaOrder:
     return found
 
 
-async def placed(services: Services, order_id: str, order_url: str) -> None:
+async def placing(services: Services, order: CaOrder) -> None:
+    """The CA may hear of it from here on. If it may have before, this is one order more at the CA, and is counted.
+
+    Raises Unavailable `ca_quota_spent`.
+    """
+    now = services.clock.now()
     async with services.db.begin() as tx:
-        await store.record_order(tx, order_id, "order_url", order_url=order_url)
+        if order.placing_at is not None and order.replaces is None:
+            ca = await store.ca(tx, order.ca_id)
+            assert ca is not None, "an order keeps its CA"
+            await _take(tx, ca, ((Use.ORDER, ""),), (Use.ORDER,), now)
+        await store.update_order(tx, order.id, placing_at=now)
+
+
+async def not_placed(services: Services, order: CaOrder) -> None:
+    """The CA answered, and took no order."""
+    async with services.db.begin() as tx:
+        await store.update_order(tx, order.id, placing_at=None)
+
+
+async def replaces_nothing(services: Services, order: CaOrder) -> None:
+    """Somebody else replaced that certificate first: this is an order like any other and needs room like one.
+
+    Raises Unavailable `ca_quota_spent`.
+    """
+    async with services.db.begin() as tx:
+        ca = await store.ca(tx, order.ca_id)
+        assert ca is not None, "an order keeps its CA"
+        if await store.update_order(tx, order.id, replaces=None, placing_at=None):
+            subjects = rules.subjects_of_order(order.names, replaces=False)
+            await _take(tx, ca, subjects, (Use.ORDER,), services.clock.now())
+
+
+async def placed(services: Services, order: CaOrder, order_url: str) -> None:
+    """Where the order is at the CA. Raises Unavailable `ca_order_shared` when another order of ours is there."""
+    try:
+        async with services.db.begin() as tx:
+            await store.update_order(tx, order.id, order_url=order_url)
+    except IntegrityError as taken:
+        await not_placed(services, order)
+        raise rules.order_shared() from taken
+
+
+async def unknown_urls(services: Services, ca_id: str, urls: Sequence[str]) -> list[str]:
+    """Those of these addresses at the CA that no order of ours has."""
+    async with services.db.begin() as tx:
+        known = await store.known_urls(tx, ca_id, urls)
+    return [url for url in urls if url not in known]
+
+
+async def names_under_way(services: Services, order: CaOrder) -> frozenset[str]:
+    """Names that other orders at the same CA may still have to show."""
+    since = services.clock.now() - rules.LONGEST_ORDER
+    async with services.db.begin() as tx:
+        return await store.names_under_way(tx, order.ca_id, order.id, since)
 
 
 async def go(services: Services, order_id: str) -> None:

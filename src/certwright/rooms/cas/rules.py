@@ -361,6 +361,17 @@ def why_answer(*, answers: int, answered_at: datetime | None, failed: bool, now:
     return Answer.TELL if passed >= (_AFTER_FAILURE if failed else _AFTER_SILENCE) else Answer.WAIT
 
 
+# No CA keeps an order open for longer.
+LONGEST_ORDER = timedelta(days=30)
+
+
+def order_shared() -> Unavailable:
+    return Unavailable(
+        "ca_order_shared", "The CA answers with the order of another application for the same names, which isn't "
+        "finished.", fix="It goes on by itself once that one is issued or withdrawn.", extra={"retry_after": 300},
+    )  # fmt: skip
+
+
 # --- the mirror of the CA's limits -----------------------------------------------------------------------------------
 
 
@@ -381,12 +392,14 @@ def domains_of(names: Sequence[str]) -> tuple[str, ...]:
 Subject = tuple[Use, str]
 
 
-def subjects_of_order(names: Sequence[str], *, replaces: bool) -> tuple[Subject, ...]:
+def subjects_of_order(names: Sequence[str], *, replaces: bool, issues: bool = True) -> tuple[Subject, ...]:
     """What must have room before this order is placed. A renewal announced by `replaces` is exempt at CAs with ARI
-    from all but the failures."""
+    from all but the failures; one that `issues` nothing uses up no certificates."""
     failures = tuple((Use.FAILURE, name) for name in names)
     if replaces:
         return failures
+    if not issues:
+        return ((Use.ORDER, ""), *failures)
     domains = tuple((Use.CERTIFICATE, domain) for domain in domains_of(names))
     return ((Use.ORDER, ""), (Use.DUPLICATE, set_digest(names)), *domains, *failures)
 

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from certwright.platform.db import Tx
+from certwright.platform.db import Tx, is_one_of
 from certwright.rooms.cas.rules import LONGEST_PERIOD, Subject
 from certwright.rooms.cas.tables import ca_orders, ca_uses, cas
 from certwright.rooms.cas.words import CaOrder, Use
@@ -21,8 +21,8 @@ _U = ca_uses.c
 
 _ORDER = (
     _O.id, _O.ca_id, _O.account_id, _O.reference, _O.names, _O.methods, _O.csr_der, _O.replaces,
-    _O.profile, _O.order_url, _O.created_at, _O.go_at, _O.answers, _O.answered_at, _O.finalize_intended_at,
-    _O.failed_at, _O.failure,
+    _O.profile, _O.placing_at, _O.order_url, _O.created_at, _O.go_at, _O.answers, _O.answered_at,
+    _O.finalize_intended_at, _O.failed_at, _O.failure,
 )  # fmt: skip
 
 
@@ -109,6 +109,16 @@ async def intend_key_change(tx: Tx, ca_id: str, next_key_id: str) -> bool:
     return bool(result.rowcount)
 
 
+async def replace_key(tx: Tx, ca_id: str, key_id: str, new_key_id: str) -> bool:
+    """Another account in place of the one this key has; False when the key was changed meanwhile."""
+    result = await tx.execute(
+        sa.update(cas)
+        .where(_C.id == ca_id, _C.key_id == key_id, _C.next_key_id.is_(None))
+        .values(key_id=new_key_id, account_url=None, contacts_told_at=None)
+    )
+    return bool(result.rowcount)
+
+
 async def end_key_change(tx: Tx, ca_id: str, next_key_id: str, **values: Any) -> bool:
     result = await tx.execute(
         sa.update(cas).where(_C.id == ca_id, _C.next_key_id == next_key_id).values(next_key_id=None, **values)
@@ -126,9 +136,8 @@ async def delete_ca(tx: Tx, ca_id: str) -> None:
 def _order(row: Row) -> CaOrder:
     return CaOrder(
         row.id, row.ca_id, row.account_id, row.reference, tuple(row.names), row.methods, row.csr_der,
-        row.replaces, row.profile, row.order_url, row.created_at, row.go_at, row.answers, row.answered_at,
-        row.finalize_intended_at, row.failed_at,
-        tuple(row.failure),
+        row.replaces, row.profile, row.placing_at, row.order_url, row.created_at, row.go_at, row.answers,
+        row.answered_at, row.finalize_intended_at, row.failed_at, tuple(row.failure),
     )  # fmt: skip
 
 
@@ -160,6 +169,29 @@ async def record_order(tx: Tx, order_id: str, missing: str, **values: Any) -> bo
         .values(**values)
     )
     return bool(result.rowcount)
+
+
+async def update_order(tx: Tx, order_id: str, **values: Any) -> bool:
+    """False when the order has a place at the CA already, or is over."""
+    result = await tx.execute(
+        sa.update(ca_orders).where(_O.id == order_id, _O.order_url.is_(None), _O.failed_at.is_(None)).values(**values)
+    )
+    return bool(result.rowcount)
+
+
+async def known_urls(tx: Tx, ca_id: str, urls: Sequence[str]) -> frozenset[str]:
+    """Those of these addresses that orders of ours have."""
+    query = sa.select(_O.order_url).where(_O.ca_id == ca_id, is_one_of(_O.order_url, urls))
+    return frozenset((await tx.scalars(query)).all())
+
+
+async def names_under_way(tx: Tx, ca_id: str, but: str, since: datetime) -> frozenset[str]:
+    """Names of this CA's other orders that may still be waiting for their validation."""
+    query = sa.select(sa.func.unnest(_O.names)).where(
+        _O.ca_id == ca_id, _O.id != but, _O.created_at > since, _O.failed_at.is_(None),
+        _O.finalize_intended_at.is_(None),
+    )  # fmt: skip
+    return frozenset((await tx.scalars(query)).all())
 
 
 async def answered(tx: Tx, order_id: str, answers: int, now: datetime) -> None:

@@ -64,9 +64,12 @@ ca_orders = sa.Table(
     sa.Column("reference", sa.Text, nullable=False, unique=True),
     sa.Column("names", ARRAY(sa.Text), nullable=False),
     json_column("methods", nullable=False),
-    sa.Column("csr_der", sa.LargeBinary, nullable=False),
+    # NULL: only the names are to be shown, nothing is ever issued for it.
+    sa.Column("csr_der", sa.LargeBinary),
     sa.Column("replaces", sa.Text),
     sa.Column("profile", sa.Text),
+    # The CA may have heard of it from here on; without `order_url` its answer was lost.
+    at_column("placing_at"),
     sa.Column("order_url", sa.Text),
     at_column("created_at", nullable=False),
     at_column("go_at"),
@@ -77,6 +80,10 @@ ca_orders = sa.Table(
     at_column("finalize_intended_at"),
     at_column("failed_at"),
     sa.Column("failure", ARRAY(sa.Text), nullable=False, server_default="{}"),
+    # Some CAs answer a second order for the same names with the first one's address; only one can be finalized.
+    sa.Index(
+        "uq_ca_orders_order_url", "ca_id", "order_url", unique=True, postgresql_where=sa.text("failed_at IS NULL")
+    ),
 )
 
 ca_purchases = sa.Table(

@@ -171,10 +171,10 @@ class Purchase:
 
 @dataclass(frozen=True, slots=True)
 class CaOrder:
-    """One order at a CA, from the intention to its end. `order_url` None: the CA may not have heard of it.
+    """One order at a CA, from the intention to its end. `placing_at`: the CA may have heard of it; `order_url`: it has.
 
-    `go_at`: everything is published, the CA may validate and issue; `answers` times it was told to look, last at
-    `answered_at`. `failed_at`: it is over.
+    Without `csr_der` only the names are shown, and nothing is issued. `go_at`: everything is published, the CA may
+    validate and issue; `answers` times it was told to look, last at `answered_at`. `failed_at`: it is over.
     """
 
     id: str
@@ -183,9 +183,10 @@ class CaOrder:
     reference: str
     names: tuple[str, ...]
     methods: Mapping[str, str]
-    csr_der: bytes
+    csr_der: bytes | None
     replaces: str | None
     profile: str | None
+    placing_at: datetime | None
     order_url: str | None
     created_at: datetime
     go_at: datetime | None

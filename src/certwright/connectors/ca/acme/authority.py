@@ -2,15 +2,19 @@
 
 An order is brought as far as one look allows: the CA's state is asked for, the first missing thing is done, and what is
 left is answered. Nothing irreversible happens before `proceed`.
+
+Withdrawing an order gives its pending names up at the CA (RFC 8555 section 7.5.2); a CA that can't be reached for that
+is not waited for, because an order that nobody finalizes only expires.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 
+import structlog
 from cryptography import x509
 
 from certwright.acme import challenges as shown
@@ -26,23 +30,29 @@ from certwright.acme.objects import (
     ProblemDocument,
 )
 from certwright.connectors.ca.acme.client import AcmeClient, Chain, Signer, gather
-from certwright.kernel.names import looks_like_ip
-from certwright.kernel.problems import Refused
+from certwright.kernel.names import looks_like_ip, parse_ip
+from certwright.kernel.problems import Problem, Refused, Unavailable
 from certwright.platform.services import Services
 from certwright.rooms import cas
 from certwright.rooms.certificates import (
+    Cancelled,
     Capabilities,
     CertificateOrder,
+    ControlShown,
     Issued,
+    MayNotRevoke,
     Needs,
     Pending,
     Rejected,
     RenewalWindow,
     RevocationReason,
+    TooLate,
     Wanted,
 )
 from certwright.rooms.validation import Method
 from certwright.x509.keys import PrivateKey
+
+log = structlog.get_logger(__name__)
 
 # RFC 5280 5.3.1; "unspecified" is said by leaving the reason out (BR 7.2.2).
 REASONS: Final = {
@@ -55,7 +65,10 @@ REASONS: Final = {
 # Let's Encrypt takes no affiliationChanged, and says so in no directory.
 _FEWER_REASONS = {"letsencrypt.org": (RevocationReason.AFFILIATION_CHANGED,)}
 
-_METHODS = {"dns": shown.DNS_01, "file": shown.HTTP_01}
+_METHODS = {"dns": shown.DNS_01, "file": shown.HTTP_01, shown.TLS_ALPN_01: shown.TLS_ALPN_01}
+# What a CA says to an account that may not do what it asks for.
+_NOT_OURS = ("ca_not_permitted", "ca_account_unknown")
+_MOST_LOST = 50
 _USUAL_LIFE = timedelta(days=7)
 _SHORTEST_WAIT = timedelta(seconds=1)
 _LONGEST_WAIT = timedelta(days=1)
@@ -148,9 +161,17 @@ class AcmeAuthorities:
             known = self._sessions[ca_id] = Session(revision, client, Signer(held.key, row.account_url))
         return known
 
+    async def client(self, ca_id: str) -> AcmeClient:
+        """For what needs no account."""
+        async with self._services.db.begin() as tx:
+            row = await cas.store.ca(tx, ca_id)
+        assert row is not None, "a CA with certificates is never deleted"
+        return AcmeClient(self._services.egress, self._services.clock, row.directory_url, root_pem=row.root_pem)
+
 
 class AcmeCa:
-    """One CA of one account, as `CertificateAuthority`, `Challenging`, `RenewalInformation` and `RevokesByKey`."""
+    """One CA of one account, as `CertificateAuthority`, `Challenging`, `Cancels`, `RenewalInformation`, `RevokesByKey`
+    and `RevokesByControl`."""
 
     def __init__(self, services: Services, accounts: AcmeAuthorities, row: Any) -> None:
         refused = [
@@ -159,7 +180,7 @@ class AcmeCa:
             for reason in _FEWER_REASONS.get(identity, ())
         ]
         self.capabilities = Capabilities(
-            name=row.name, public=row.public, methods=tuple(_METHODS),
+            name=row.name, public=row.public, methods=_methods_here(services), ip_addresses=True,
             revocation_reasons=tuple(reason for reason in REASONS if reason not in refused), challenges=True,
             caa_identifiers=tuple((row.offers or {}).get("caa_identities", ())), caa_methods=_METHODS,
             account_uri=row.account_url,
@@ -183,26 +204,77 @@ class AcmeCa:
             replaces=replaces,
         )  # fmt: skip
         if mine.order_url is None:
-            # Killed from here to the next line, an order stays behind at the CA that nobody goes on with; it expires.
-            url, _ = await self._new_order(session, mine)
-            await cas.orders.placed(self._services, mine.id, url)
+            await self._place(session, mine)
         return mine.id
 
-    async def _new_order(self, session: Session, mine: cas.CaOrder) -> tuple[str, Order]:
-        wanted = [_identifier(name) for name in mine.names]
+    async def _place(self, session: Session, mine: cas.CaOrder) -> None:
+        """Have the CA take the order, or find the one it took when its answer was lost."""
+        await session.client.reach()
+        url = await self._lost(session, mine) if mine.placing_at is not None else None
+        if url is None:
+            await cas.orders.placing(self._services, mine)
+            try:
+                url, _ = await session.client.new_order(
+                    session.who, [_identifier(name) for name in mine.names], replaces=mine.replaces,
+                    profile=mine.profile,
+                )  # fmt: skip
+            except Problem as problem:
+                if "status" in problem.extra:
+                    await cas.orders.not_placed(self._services, mine)
+                # RFC 9773 5: whoever replaced it first has the exemption; the order itself is still welcome.
+                if mine.replaces is None or problem.code != "ca_already_replaced":
+                    raise
+                await cas.orders.replaces_nothing(self._services, mine)
+                await self._place(session, replace(mine, replaces=None, placing_at=None))
+                return
+        await cas.orders.placed(self._services, mine, url)
+
+    async def _lost(self, session: Session, mine: cas.CaOrder) -> str | None:
+        """The order the CA took without our hearing of it, by the list of the account's orders, if the CA has one."""
+        listed = await session.client.orders(session.who)
+        strangers = (await cas.orders.unknown_urls(self._services, mine.ca_id, listed))[-_MOST_LOST:]
+        found = await gather([self._if_there(session, url) for url in strangers])
+        wanted = {_identifier(name) for name in mine.names}
+        now = self._services.clock.now()
+        for url, order in zip(strangers, found, strict=True):
+            if (
+                order is not None
+                and order.status in (OrderStatus.PENDING, OrderStatus.READY)
+                and {_normal(identifier) for identifier in order.identifiers} == wanted
+                and (order.expires is None or order.expires > now)
+                and order.profile in (None, mine.profile)
+                and order.replaces in (None, mine.replaces)
+            ):
+                return url
+        return None
+
+    async def _if_there(self, session: Session, url: str) -> Order | None:
         try:
-            return await session.client.new_order(session.who, wanted, replaces=mine.replaces, profile=mine.profile)
-        except Refused as refused:
-            # RFC 9773 5: whoever replaced it first has the exemption; the order itself is still welcome.
-            if mine.replaces is None or refused.code != "ca_already_replaced":
-                raise
-            return await session.client.new_order(session.who, wanted, profile=mine.profile)
+            order, _ = await session.client.order(session.who, url)
+        except Refused:
+            return None
+        return order
 
     async def proceed(self, order_id: str, account_id: str) -> None:
         await cas.orders.go(self._services, order_id)
 
     async def collect(self, order_id: str, account_id: str) -> Issued | Pending | Needs | Rejected:
         mine = await cas.orders.order(self._services, order_id, account_id)
+        found = await self._validated(mine)
+        if not isinstance(found, _Ready):
+            return found
+        session, order, wait = found.session, found.order, found.wait
+        match order.status:
+            case OrderStatus.VALID:
+                return await self._download(session, order)
+            case OrderStatus.PROCESSING:
+                return self._wait(mine, wait)
+        if mine.go_at is None:
+            return Needs(())
+        return await self._finalize(session, mine, order)
+
+    async def _validated(self, mine: cas.CaOrder) -> _Ready | Pending | Needs | Rejected:
+        """The order once all its names are validated, or what is missing until then."""
         if mine.failed_at is not None:
             return Rejected(mine.failure)
         assert mine.order_url is not None, "submit returns only orders that have a URL"
@@ -213,20 +285,46 @@ class AcmeCa:
             if gone.extra.get("status") != 404:
                 raise
             return await self._over(mine, (f"The CA doesn't know the order any more: {gone.message}",))
-        match order.status:
-            case OrderStatus.INVALID:
-                return await self._explained(session, mine, order)
-            case OrderStatus.VALID:
-                return await self._download(session, order)
-            case OrderStatus.PROCESSING:
-                return self._wait(mine, wait)
+        if order.status is OrderStatus.INVALID:
+            return await self._explained(session, mine, order)
+        if order.status in (OrderStatus.VALID, OrderStatus.PROCESSING):
+            return _Ready(session, order, wait)
         if order.expires is not None and order.expires <= self._services.clock.now():
             return await self._over(mine, ("The CA's order expired before everything was in place.",))
         if order.status is OrderStatus.PENDING:
             return await self._validate(session, mine, order, wait)
-        if mine.go_at is None:
-            return Needs(())
-        return await self._finalize(session, mine, order)
+        return _Ready(session, order, wait)
+
+    async def cancel(self, order_id: str, account_id: str) -> Cancelled | TooLate:
+        mine = await cas.orders.order(self._services, order_id, account_id)
+        may_be_issued = mine.finalize_intended_at is not None and mine.failed_at is None
+        try:
+            session = await self._accounts.session(self._id)
+            order = await self._if_there(session, mine.order_url) if mine.order_url is not None else None
+            if may_be_issued and order is not None and order.status in (OrderStatus.VALID, OrderStatus.PROCESSING):
+                return TooLate("The CA had issued the certificate already.")
+            # Whatever becomes of the rest, nobody goes on with this order.
+            await cas.orders.failed(self._services, mine.id, ("The order was withdrawn.",))
+            if order is not None and order.status is OrderStatus.PENDING:
+                await self._give_up(session, mine, order)
+        except (Unavailable, Refused) as away:
+            if may_be_issued and isinstance(away, Unavailable):
+                raise
+            await cas.orders.failed(self._services, mine.id, ("The order was withdrawn.",))
+            log.warning("an order was left to expire at the CA", ca=self._id, order=mine.id, code=away.code)
+        return Cancelled()
+
+    async def _give_up(self, session: Session, mine: cas.CaOrder, order: Order) -> None:
+        """Deactivate what is pending, except names that another order of ours may wait for: some CAs let orders share
+        authorizations. What was validated stays of use."""
+        needed = await cas.orders.names_under_way(self._services, mine)
+        found = await self._authorizations(session, order)
+        pending = [
+            url
+            for url, authorization in zip(order.authorizations, found, strict=True)
+            if authorization.status is AuthorizationStatus.PENDING and _name(authorization) not in needed
+        ]
+        await gather([session.client.deactivate_authorization(session.who, url) for url in pending])
 
     async def _validate(
         self, session: Session, mine: cas.CaOrder, order: Order, wait: timedelta | None
@@ -258,27 +356,30 @@ class AcmeCa:
         return [authorization for authorization, _ in await gather(calls)]
 
     def _challenge(self, mine: cas.CaOrder, authorization: Authorization) -> Challenge | None:
-        kind = _METHODS.get(mine.methods.get(authorization.name, ""), "")
+        kind = _METHODS.get(mine.methods.get(_name(authorization), ""), "")
         return next((c for c in authorization.challenges if c.type == kind and c.token), None)
 
     def _not_offered(self, mine: cas.CaOrder, authorization: Authorization) -> str:
-        wanted = mine.methods.get(authorization.name)
+        wanted = mine.methods.get(_name(authorization))
         offered = ", ".join(sorted(c.type for c in authorization.challenges)) or "nothing"
         if wanted is None:
-            return f"The CA wants proof for {authorization.name}, which wasn't asked for."
-        return f"The CA doesn't take {_METHODS.get(wanted, wanted)} for {authorization.name}; it offers {offered}."
+            return f"The CA wants proof for {_name(authorization)}, which wasn't asked for."
+        return f"The CA doesn't take {_METHODS.get(wanted, wanted)} for {_name(authorization)}; it offers {offered}."
 
     def _wanted(
         self, session: Session, mine: cas.CaOrder, authorization: Authorization, challenge: Challenge
     ) -> Wanted:
         said = shown.key_authorization(challenge.token, session.who.key)
         until = authorization.expires or mine.created_at + _USUAL_LIFE
+        name = _name(authorization)
         if challenge.type == shown.DNS_01:
-            place = shown.dns_record_name(authorization.name)
-            return Wanted(authorization.name, Method.DNS_01, place, shown.dns_value(said), until)
-        return Wanted(authorization.name, Method.HTTP_01, challenge.token, said, until)
+            return Wanted(name, Method.DNS_01, shown.dns_record_name(name), shown.dns_value(said), until)
+        if challenge.type == shown.TLS_ALPN_01:
+            return Wanted(name, Method.TLS_ALPN_01, "", said, until)
+        return Wanted(name, Method.HTTP_01, challenge.token, said, until)
 
     async def _finalize(self, session: Session, mine: cas.CaOrder, order: Order) -> Issued | Pending | Rejected:
+        assert mine.csr_der is not None, "what only shows names is not collected"
         await cas.orders.intend_finalize(self._services, mine)
         try:
             after, wait = await session.client.finalize(session.who, order, mine.csr_der)
@@ -324,8 +425,8 @@ class AcmeCa:
             waits = authorization.status is AuthorizationStatus.PENDING
             if authorization.status is AuthorizationStatus.VALID or (waits and not said):
                 continue
-            failed.append(authorization.name)
-            reasons.append(f"{authorization.name} ({authorization.status}) {'; '.join(said)}".strip())
+            failed.append(_name(authorization))
+            reasons.append(f"{_name(authorization)} ({authorization.status}) {'; '.join(said)}".strip())
         if order.error is not None:
             reasons.append(_in_words(order.error))
         return await self._over(mine, tuple(reasons) or ("The CA ended the order without saying why.",), failed)
@@ -338,12 +439,33 @@ class AcmeCa:
     # --- afterwards ----------------------------------------------------------------------------------------------
 
     async def revoke(self, leaf_der: bytes, reason: RevocationReason, account_id: str) -> None:
-        session = await self._accounts.session(self._id)
-        await session.client.revoke(session.who, leaf_der, REASONS[reason])
+        try:
+            session = await self._accounts.session(self._id)
+            await session.client.revoke(session.who, leaf_der, REASONS[reason])
+        except Refused as refused:
+            if refused.code not in _NOT_OURS:
+                raise
+            raise MayNotRevoke(
+                refused.code, refused.message, extra=refused.extra,
+                fix="Ask the CA to revoke it: it took neither the account, nor a key, nor the names for an answer.",
+            ) from refused  # fmt: skip
 
     async def revoke_with_key(self, leaf_der: bytes, key: PrivateKey, reason: RevocationReason) -> None:
+        await (await self._accounts.client(self._id)).revoke(Signer(key), leaf_der, REASONS[reason])
+
+    async def show_control(self, order: CertificateOrder) -> str:
         session = await self._accounts.session(self._id)
-        await session.client.revoke(Signer(key), leaf_der, REASONS[reason])
+        mine = await cas.orders.intend_order(
+            self._services, self._id, reference=order.reference, account_id=order.account_id, names=order.names,
+            methods=order.methods, csr_der=None, replaces=None,
+        )  # fmt: skip
+        if mine.order_url is None:
+            await self._place(session, mine)
+        return mine.id
+
+    async def control_shown(self, order_id: str, account_id: str) -> ControlShown | Pending | Needs | Rejected:
+        found = await self._validated(await cas.orders.order(self._services, order_id, account_id))
+        return ControlShown() if isinstance(found, _Ready) else found
 
     async def renewal_window(self, leaf_der: bytes) -> RenewalWindow | None:
         session = await self._accounts.session(self._id)
@@ -357,8 +479,36 @@ class AcmeCa:
         return RenewalWindow(info.start, info.end, info.explanation_url, renewal.next_poll(asked))
 
 
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An order all of whose names are validated."""
+
+    session: Session
+    order: Order
+    wait: timedelta | None
+
+
+def _methods_here(services: Services) -> tuple[str, ...]:
+    """tls-alpn-01 needs somebody who answers: our own responder."""
+    answers = services.settings.tls_alpn_listen is not None
+    return tuple(method for method in _METHODS if method != shown.TLS_ALPN_01 or answers)
+
+
 def _identifier(name: str) -> Identifier:
     return Identifier("ip" if looks_like_ip(name) else "dns", name)
+
+
+def _normal(identifier: Identifier) -> Identifier:
+    """An address in the one form we write it in (RFC 5952), however the CA does."""
+    if identifier.type != "ip" or not looks_like_ip(identifier.value):
+        return identifier
+    return Identifier("ip", str(parse_ip(identifier.value)))
+
+
+def _name(authorization: Authorization) -> str:
+    """The name as it stands in our order."""
+    normal = _normal(authorization.identifier)
+    return normal.value if normal.type == "ip" else authorization.name
 
 
 def _ends_at(chain: Chain, common_name: str) -> bool:

@@ -20,13 +20,13 @@ from certwright.acme.objects import (
     Challenge,
     Directory,
     Identifier,
-    Malformed,
     Order,
     RenewalInfo,
 )
 from certwright.connectors.ca.acme import refusals
 from certwright.kernel.clock import Clock
 from certwright.kernel.problems import Problem, Refused
+from certwright.kernel.shapes import Malformed
 from certwright.platform.egress import Egress, EgressProblem
 from certwright.x509.certificates import CertificateFacts, read_certificates
 
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 NONCE_TRIES: Final = 6
 MOST_ALTERNATES: Final = 5
+MOST_PAGES: Final = 5
 _NONCES_KEPT = 32
 # A CA's nonce is good for minutes to hours; an older one only costs a refused request.
 _NONCE_LIFE = timedelta(minutes=5)
@@ -172,6 +173,22 @@ class AcmeClient:
             raise
         return url if account.status is AccountStatus.VALID else None
 
+    async def account(self, who: Signer) -> Account:
+        return _read(objects.read_account, await self._post(_kid(who), None, who, "the account"), "the account")
+
+    async def orders(self, who: Signer) -> tuple[str, ...]:
+        """Where the account's orders are, in the CA's order, a few hundred at most; none where the CA lists none."""
+        url = (await self.account(who)).orders
+        found: list[str] = []
+        for _ in range(MOST_PAGES):
+            if url is None:
+                break
+            answer = await self._post(url, None, who, "the list of orders")
+            found += _read(objects.read_order_list, answer, "the list of orders")
+            links = headers.parse_links(answer.headers.get("link"), answer.url)
+            url = next((link.url for link in links if "next" in link.relations), None)
+        return tuple(dict.fromkeys(found))
+
     async def update_contacts(self, who: Signer, contacts: Sequence[str]) -> Account:
         payload = {"contact": [f"mailto:{address}" for address in contacts]}
         return _read(objects.read_account, await self._post(_kid(who), payload, who, "the contacts"), "the contacts")
@@ -213,6 +230,10 @@ class AcmeClient:
     async def authorization(self, who: Signer, url: str) -> tuple[Authorization, timedelta | None]:
         answer = await self._post(url, None, who, "an authorization")
         return _read(objects.read_authorization, answer, "an authorization"), answer.wait
+
+    async def deactivate_authorization(self, who: Signer, url: str) -> None:
+        """The name isn't to be shown any more (RFC 8555 section 7.5.2)."""
+        await self._post(url, {"status": "deactivated"}, who, "giving up a name")
 
     async def respond(self, who: Signer, challenge: Challenge) -> None:
         """What is asked for is in place: look now."""
@@ -266,6 +287,10 @@ class AcmeClient:
                 if problem.extra.get("acme") != "badNonce" or tried == NONCE_TRIES - 1:
                     raise
         raise AssertionError("the last try returns or raises")
+
+    async def reach(self) -> None:
+        """Make sure that the CA is there, so that a request that follows isn't in doubt for nothing."""
+        self._nonces.put(await self._nonce(), self._clock.now())
 
     async def _nonce(self) -> str:
         kept = self._nonces.take(self._clock.now())

@@ -17,8 +17,11 @@ _LONGEST_WORDS = 300
 
 def unreachable(problem: Problem) -> Unavailable:
     """The guarded client couldn't get an answer."""
+    fix = problem.fix
+    if problem.code == "egress_tls":
+        fix = "If the CA's web server has a root of its own, give that with this CA (--root); else check the address."
     return Unavailable(
-        "ca_unreachable", f"The CA can't be reached: {problem.message}", fix=problem.fix, extra={"cause": problem.code}
+        "ca_unreachable", f"The CA can't be reached: {problem.message}", fix=fix, extra={"cause": problem.code}
     )
 
 

@@ -82,7 +82,7 @@ class CertCentralCa:
         mine = await cas.purchases.intend(
             self._services, self._id, reference=order.reference, account_id=order.account_id, names=order.names,
             method=rules.dcv_method(order, self._settings), csr_der=order.csr_der,
-            product=rules.product_for(order, self._settings), years=self._settings.years,
+            product=rules.product_for(order, self._settings), years=order.years or self._settings.years,
             validation=rules.validation_of(order.certificate_type),
         )  # fmt: skip
         if mine.order_number is not None or mine.failed_at is not None:
@@ -138,15 +138,15 @@ class CertCentralCa:
         """
         if order.organisation is None or order.contact is None:
             raise Refused(
-                "ca_organisation_missing", "A certificate of this type names an organisation, and none was given.",
-                fix="Apply with an organisation and a contact there.",
+                "ca_organisation_missing", "A certificate of this type names an organization, and none was given.",
+                fix="Apply with an organization and a contact there.",
             )  # fmt: skip
         known = rules.same_organisation(
             order.organisation, await client.organisations(order.organisation["legal_name"])
         )
         if known is not None and (not known.active or known.status == "inactive"):
             raise Refused(
-                "ca_organisation_refused", f"The CA has closed the organisation {known.name[:100]}.",
+                "ca_organisation_refused", f"The CA has closed the organization {known.name[:100]}.",
                 fix="Ask the CA why, or open it again in the CA's console.",
             )  # fmt: skip
         if known is not None:
@@ -261,9 +261,9 @@ class CertCentralCa:
             return await self._look(client, mine, names, pause)
         if mine.validation != "dv":
             if rules.organisation_refused(validation, mine.validation):
-                await self._cancel_at_ca(client, mine.order_number, "the organisation was refused")
+                await self._cancel_at_ca(client, mine.order_number, "the organization was refused")
                 return await self._over(
-                    mine, (f"The CA refused the organisation {validation.organisation_name[:100]}.",)
+                    mine, (f"The CA refused the organization {validation.organisation_name[:100]}.",)
                 )
             missing = rules.organisation_open(validation, mine.validation)
             if missing is not None:

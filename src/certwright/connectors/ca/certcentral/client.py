@@ -15,7 +15,6 @@ from certwright.acme.headers import retry_after
 from certwright.connectors.ca.certcentral import objects, refusals
 from certwright.connectors.ca.certcentral.objects import (
     Listed,
-    Malformed,
     OrderInfo,
     Organisation,
     OrganisationValidation,
@@ -27,6 +26,7 @@ from certwright.connectors.ca.certcentral.objects import (
 )
 from certwright.kernel.clock import Clock
 from certwright.kernel.problems import NotFound, Problem
+from certwright.kernel.shapes import Malformed
 from certwright.platform.egress import Egress, EgressProblem, Fetched
 from certwright.rooms.cas import ShopCredentials
 from certwright.x509.certificates import CertificateFacts, read_certificates
@@ -63,20 +63,20 @@ class CertCentralClient:
     async def organisations(self, name: str) -> tuple[Organisation, ...]:
         """Those whose name is like this one."""
         path = f"organization?filters%5Bname%5D={quote(name, safe='')}"
-        return await self._json("GET", path, "the list of organisations", objects.read_organisations)
+        return await self._json("GET", path, "the list of organizations", objects.read_organisations)
 
     async def create_organisation(self, facts: Mapping[str, Any]) -> str:
         """Its number. The CA refuses a second one with the same facts."""
-        return await self._json("POST", "organization", "the organisation", objects.read_organisation_number, facts)
+        return await self._json("POST", "organization", "the organization", objects.read_organisation_number, facts)
 
     async def organisation_validations(self, number: str) -> tuple[OrganisationValidation, ...]:
         path = f"organization/{number}/validation"
-        return await self._json("GET", path, "the organisation's state", objects.read_organisation_validations)
+        return await self._json("GET", path, "the organization's state", objects.read_organisation_validations)
 
     async def submit_organisation(self, number: str, validations: Sequence[Mapping[str, Any]]) -> None:
         """Have the CA verify it."""
         body = {"validations": list(validations)}
-        await self._send("POST", f"organization/{number}/validation", "the organisation's verification", body)
+        await self._send("POST", f"organization/{number}/validation", "the organization's verification", body)
 
     # --- orders ------------------------------------------------------------------------------------------------------
 

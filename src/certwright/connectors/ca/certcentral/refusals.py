@@ -72,7 +72,7 @@ def refusal(faults: Sequence[Fault], status: int, wait: timedelta | None, what: 
     if status == 403 or kind == "access_denied":
         return Refused(
             "ca_not_permitted", f"The CA doesn't permit {what}: {words}",
-            fix="Give the key's user the right to order, and to manage organisations for OV and EV.", extra=extra,
+            fix="Give the key's user the right to order, and to manage organizations for OV and EV.", extra=extra,
         )  # fmt: skip
     if kind == "not_found" and code != "not_found|product":
         return NotFound("ca_not_found", f"The CA doesn't know what {what} is about: {words}",
@@ -138,7 +138,7 @@ def mail_unanswered(names: Sequence[str]) -> Refused:
 def organisation_pending(name: str, open_parts: Sequence[str]) -> Refused:
     missing = f": {', '.join(open_parts)[:200]}" if open_parts else ""
     return Refused(
-        "ca_organisation_pending", f"The CA is verifying the organisation {name[:100]}{missing}.",
+        "ca_organisation_pending", f"The CA is verifying the organization {name[:100]}{missing}.",
         fix="Answer the CA's calls and mails; it says in its console what is missing.",
         extra={"open": list(open_parts)},
     )  # fmt: skip
