@@ -52,6 +52,7 @@ def require(
     who: Applicant | None = None,
     account: Actor | None = None,
     now: datetime | None = None,
+    review_days: int = 0,
 ) -> CaseState:
     tenant = account or world.actor
 
@@ -60,7 +61,7 @@ def require(
             return await organisations.require(
                 tx, world.services, account_id=tenant.account_id, project_id=organisation.project_id,
                 subject_id=subject_id, type=type, ca=ca, organisation_id=organisation.id,
-                applicant=who or applicant(), now=now or world.clock.now(),
+                applicant=who or applicant(), now=now or world.clock.now(), review_days=review_days,
             )  # fmt: skip
 
     return world.run(go())

@@ -471,7 +471,7 @@ def test_the_desk_serves_every_account_and_only_the_operators_people_sit_at_it(w
                                                  audit_events.c.action == "desk:case:approve")
         )
     ]  # fmt: skip
-    assert tenant_log == ["organisation desk"]
+    assert tenant_log == ["organization desk"]
 
 
 @pytest.mark.parametrize(

@@ -298,6 +298,31 @@ def test_somebody_always_has_the_turn_until_the_end(facts_: CaseFacts) -> None:
     assert all(line.sentence.endswith(".") for line in shown)
 
 
+@pytest.mark.parametrize(
+    ("since", "level", "days", "ends"),
+    [
+        ("2026-03-02T09:00", Level.OV, 3, "2026-03-05T09:00"),
+        ("2026-03-05T09:00", Level.OV, 3, "2026-03-10T09:00"),
+        ("2026-03-07T09:00", Level.OV, 1, "2026-03-09T09:00"),
+        ("2026-03-02T09:00", Level.OV, 0, "2026-03-09T09:00"),
+        ("2026-03-02T09:00", Level.EV, 0, "2026-03-16T09:00"),
+    ],
+    ids=["in one week", "over a weekend", "from a Saturday", "OV without a product", "EV without a product"],
+)
+def test_the_desk_has_the_working_days_of_the_product(since: str, level: Level, days: int, ends: str) -> None:
+    at = datetime.fromisoformat(since + "+00:00")
+    assert rules.review_ends(at, level, days) == datetime.fromisoformat(ends + "+00:00")
+
+
+@pytest.mark.parametrize("level", list(Level))
+@pytest.mark.parametrize("ca", ["builtin", "ca_x"])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("setting", [True, False])
+def test_ov_of_the_own_ca_alone_may_be_verified_alone(level: Level, ca: str, own: bool, setting: bool) -> None:
+    allowed = rules.may_be_alone(level, ca, own_account=own, setting=setting)
+    assert allowed is (setting and own and ca == "builtin" and level is Level.OV)
+
+
 def test_a_refusal_shows_its_reasons_to_the_applicant() -> None:
     shown = rules.progress(CaseFacts(**MINE, refused_at=NOW, reasons=("No such company.",)))
     assert shown[-1].sentence == "No such company."

@@ -133,3 +133,13 @@ def test_the_methods_on_offer_say_why_not(call: Door) -> None:
     assert (offers["file"]["allowed"], offers["file"]["code"]) == (False, "method_not_for_wildcard")
     public = call("GET", "/tools/validation-methods?name=a.example.com&ca_kind=public").json()["items"]
     assert {o["method"]: o["ends"] for o in public}["email"] == "2028-03-15"
+
+
+def test_operators_are_offered_with_their_fields_to_whoever_may_list_connections(call: Door, world: World) -> None:
+    (own,) = call("GET", "/dns-operators").json()["items"]
+    assert own["key"] == own["kind"] == "rfc2136"
+    fields = {field["name"]: field for field in own["fields"]}
+    assert fields["secret"] == {"name": "secret", "secret": True, "required": True, "choices": [], "default": ""}
+    assert fields["algorithm"]["choices"] == ["hmac-sha256", "hmac-sha384", "hmac-sha512"]
+    call.actor = world.actor_with("scm:cert:list")
+    assert call("GET", "/dns-operators").status_code == 403

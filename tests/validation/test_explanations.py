@@ -32,7 +32,24 @@ ZONE = "example.test"
 GUARD = AddressGuard.of(["127.0.0.0/8"])
 BOTH = {f"ns1.{ZONE}": "127.0.0.1", f"ns2.{ZONE}": "127.0.0.2"}
 
+# Names that are there for validation only, handed on by CNAME.
+DELEGATED = [
+    "_acme-challenge.good CNAME good.target.test.",
+    f"_acme-challenge.chain CNAME _hop.{ZONE}.\n_hop CNAME good.target.test.",
+    "_acme-challenge.empty CNAME empty.target.test.",
+    "_acme-challenge.stale CNAME stale.target.test.",
+    f"_acme-challenge.circle CNAME _circle.{ZONE}.\n_circle CNAME _acme-challenge.circle.{ZONE}.",
+    f"_acme-challenge.self CNAME _acme-challenge.self.{ZONE}.",
+    "_acme-challenge.nowhere CNAME x.nosuch.domain.",
+    "_acme-challenge.lame CNAME x.lame.test.",
+    "_acme-challenge.forged CNAME forged.test.",
+    "_acme-challenge.lost CNAME lost.moved.test.",
+    '_acme-challenge.barred CNAME good.target.test.\nbarred CAA 0 issue "ca.other.test"',
+    *(f"_long{n} CNAME _long{n + 1}.{ZONE}." for n in range(12)),
+]
+
 RECORDS = [
+    *DELEGATED,
     f'ok TXT "{VALUE}"',
     f'joined TXT "v=spf1 -all"\njoined TXT "{VALUE}"',
     f'split TXT "{VALUE[:10]}" "{VALUE[10:]}"',
@@ -80,9 +97,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     # Signed as they should be; then somebody put our value in, and the signatures of the other ran out.
     forged = signed_zone("forged.test", ['@ TXT "something-else"']).with_changed("something-else", VALUE)
     overdue = signed_zone("overdue.test", records, expired=True)
+    target = zone_text("target.test", [f'good TXT "{VALUE}"', 'stale TXT "certwright-validation=zyxwvu"'])
     first_zones = {
-        ZONE: zone_text(ZONE, [*RECORDS, f'late TXT "{VALUE}"'], BOTH),
-        "moved.test": zone_text("moved.test", [f'@ TXT "{VALUE}"'], {"ns.moved.test": "127.0.0.2"}),
+        "target.test": target,
+        ZONE: zone_text(ZONE, [*RECORDS, f'late TXT "{VALUE}"', "_late CNAME good.target.test."], BOTH),
+        "moved.test": zone_text(
+            "moved.test", [f'@ TXT "{VALUE}"', f'lost TXT "{VALUE}"'], {"ns.moved.test": "127.0.0.2"}
+        ),
         "lame.test": zone_text("lame.test", [], {"ns.lame.test": "127.0.0.2"}),
         "dead.test": zone_text("dead.test", [], {"ns.dead.test": "127.0.0.3"}),
         "inside.test": zone_text("inside.test", [], {"ns.inside.test": "10.0.0.1"}),
@@ -157,6 +178,69 @@ def test_every_cause_has_its_code_and_names_what_was_seen(
         assert word in explanation.sentence
     assert explanation.fix
     assert explanation.seen["record"]["name"] == name
+
+
+DELEGATIONS: list[tuple[str, str, list[str]]] = [
+    ("_acme-challenge.empty", "dns_no_such_name", ["empty.target.test doesn't exist at the servers of target.test"]),
+    ("_acme-challenge.stale", "dns_old_value", ["stale.target.test still has an earlier value"]),
+    ("_acme-challenge.nowhere", "dns_no_such_zone", ["No DNS zone holds x.nosuch.domain"]),
+    ("_acme-challenge.lame", "dns_not_served", ["don't serve lame.test"]),
+    ("_acme-challenge.forged", "dns_dnssec_failure", ["DNSSEC of forged.test"]),
+]
+LOOPS: list[tuple[str, str]] = [
+    ("_acme-challenge.circle", f"_acme-challenge.circle.{ZONE} → _circle.{ZONE} → _acme-challenge.circle.{ZONE}"),
+    ("_acme-challenge.self", f"_acme-challenge.self.{ZONE} → _acme-challenge.self.{ZONE}"),
+    ("_long0", f"_long7.{ZONE} → _long8.{ZONE}"),
+]
+
+
+@pytest.mark.parametrize("label", ["_acme-challenge.good", "_acme-challenge.chain"])
+def test_a_record_where_the_cname_of_a_validation_name_leads_is_accepted(servers: Servers, label: str) -> None:
+    explanation = check(servers, f"{label}.{ZONE}")
+    assert (explanation.ok, explanation.code) == (True, "dns_ok"), explanation.sentence
+    assert explanation.sentence.startswith(f"{label}.{ZONE} leads to good.target.test by CNAME.")
+    assert explanation.seen["delegation"][-1] == "good.target.test"
+    assert explanation.seen["zone"] == "target.test"
+
+
+@pytest.mark.parametrize(("label", "code", "words"), DELEGATIONS, ids=[code for _, code, _ in DELEGATIONS])
+def test_what_is_wrong_where_a_cname_leads_is_told_with_both_names(
+    servers: Servers, label: str, code: str, words: list[str]
+) -> None:
+    explanation = check(servers, f"{label}.{ZONE}")
+    assert (explanation.ok, explanation.code) == (False, code), explanation.sentence
+    for word in [f"{label}.{ZONE} leads to ", *words]:
+        assert word in explanation.sentence
+    assert explanation.fix
+
+
+@pytest.mark.parametrize(("label", "path"), LOOPS)
+def test_cnames_that_lead_nowhere_are_told_with_their_path(servers: Servers, label: str, path: str) -> None:
+    explanation = check(servers, f"{label}.{ZONE}")
+    assert (explanation.ok, explanation.code) == (False, "dns_cname_loop"), explanation.sentence
+    assert path in explanation.sentence
+
+
+def test_a_cname_that_not_every_server_has_is_not_yet_everywhere(servers: Servers) -> None:
+    explanation = check(servers, f"_late.{ZONE}")
+    assert explanation.code == "dns_not_everywhere"
+    assert "as a CNAME of good.target.test; not so: ns2.example.test (127.0.0.2" in explanation.sentence
+
+
+def test_a_record_written_for_a_delegated_name_at_the_wrong_operator_names_the_right_one(servers: Servers) -> None:
+    explanation = check(servers, f"_acme-challenge.lost.{ZONE}", written_at=[servers.first])
+    assert explanation.code == "dns_wrong_operator"
+    assert "moved.test is served by ns.moved.test" in explanation.sentence
+
+
+def test_caa_of_a_delegated_name_is_that_of_the_name_asked_for(servers: Servers) -> None:
+    explanation = check(servers, f"_acme-challenge.barred.{ZONE}", ca_identifiers=["ca.ours.test"])
+    assert explanation.code == "caa_forbids"
+    assert f"CAA records at barred.{ZONE}" in explanation.sentence
+
+
+def test_a_cname_of_a_host_name_is_never_taken_for_a_delegation(servers: Servers) -> None:
+    assert check(servers, f"pointing.{ZONE}").code == "dns_cname_conflict"
 
 
 def test_a_record_at_the_old_operator_names_the_servers_that_count(servers: Servers) -> None:
@@ -286,7 +370,7 @@ def test_a_resolver_with_an_old_answer_in_its_cache_does_not_hold_things_up(tmp_
         resolver = Resolver([cache.endpoint], guard=GUARD, authoritative_port=server.port)
         explanation = explain_dns(asyncio.run(gather_dns(resolver, DnsRecord("cached.test", "TXT", VALUE))))
         assert explanation.ok
-        assert "older answer in its cache" in explanation.sentence
+        assert "Older answers are still in the cache of the resolver" in explanation.sentence
 
 
 # --- files -------------------------------------------------------------------------------------------------------

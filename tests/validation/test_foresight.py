@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from certwright.rooms import validation, watch
 from certwright.rooms.validation import ledger, rules, store
 from certwright.rooms.validation.rulepack import rule_pack
-from certwright.rooms.validation.tables import foreseen
+from certwright.rooms.validation.tables import challenges, foreseen
 from certwright.rooms.watch.tables import alarms
 from tests.conftest import World
 from tests.servers.dns import TsigKey
@@ -73,6 +73,36 @@ def certificate(world: World) -> str:
     now = world.clock.now()
     issued(world, certificate_id, "app_1", now, now + timedelta(days=90))
     return certificate_id
+
+
+def led_elsewhere(world: World, subject: str, place: str) -> None:
+    """As if the record of the application had stood where a CNAME leads."""
+
+    async def go() -> None:
+        async with world.services.db.begin() as tx:
+            await tx.execute(sa.update(challenges).where(challenges.c.subject_id == subject).values(leads_to=place))
+
+    world.run(go())
+
+
+def test_a_connection_that_holds_where_a_cname_led_renews_the_evidence_by_itself(
+    world: World, certificate: str
+) -> None:
+    world.later(days=21)
+    world.drain()
+    assert len(open_alarms(world)) == 1
+    connection = validation.create_connection(
+        world.services, world.actor, name="acme zone", kind="rfc2136", zones=["acme.elsewhere.test"],
+        settings={"server": "ns.elsewhere.test", "key_name": KEY.name}, secret=KEY.secret,
+    )  # fmt: skip
+    world.run(connection)
+    world.later(days=1)
+    world.drain()
+    assert len(open_alarms(world)) == 1, "it holds another zone than the name's"
+    led_elsewhere(world, "app_1", "x.acme.elsewhere.test")
+    world.later(days=1)
+    world.drain()
+    assert open_alarms(world) == []
 
 
 def test_the_alarm_comes_thirty_days_before_the_evidence_ends_and_clears_with_newer_evidence(

@@ -15,7 +15,7 @@ from certwright.platform.egress import Egress, EgressProblem
 from certwright.platform.resolver import Resolver
 from tests.servers.dns import free_port
 from tests.servers.huawei_dns import HuaweiDns, huawei_dns
-from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run
+from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run, txt
 
 ZONE = "huawei.example"
 GUARD = AddressGuard.of(["127.0.0.0/8"])
@@ -43,7 +43,7 @@ class TestHuawei(DnsWriterConformance):
     @pytest.fixture
     def subject(self, api: HuaweiDns) -> Subject:
         return Subject(
-            zone=ZONE, writer=writer(api.url), txt=api.txt, put=api.put,
+            zone=ZONE, writer=writer(api.url), txt=api.txt, cname=api.cname, put=api.put,
             wrong_secret=writer(api.url, secret="another-secret-key-0123456789"),
             unknown_key=writer(api.url, "NOBODYKNOWS001"), not_permitted=writer(api.url, "LOOKINGONLY01"),
             not_listening=writer(f"http://127.0.0.1:{free_port()}"),
@@ -54,11 +54,11 @@ class TestHuawei(DnsWriterConformance):
 
 def test_a_value_that_another_writer_swept_away_is_written_once_more(api: HuaweiDns) -> None:
     api.lost_writes = 1
-    run(writer(api.url).add_txt(f"_raced.{ZONE}", "ours", 300))
+    run(writer(api.url).add(txt(f"_raced.{ZONE}", "ours", 300)))
     assert api.txt(f"_raced.{ZONE}")[0] == {"ours"}
     api.lost_writes = 9
-    assert code_of(writer(api.url).add_txt(f"_lost.{ZONE}", "ours", 300)) == "dns_update_failed"
-    assert code_of(writer(api.url).remove_txt(f"_raced.{ZONE}", "ours")) == "dns_update_failed"
+    assert code_of(writer(api.url).add(txt(f"_lost.{ZONE}", "ours", 300))) == "dns_update_failed"
+    assert code_of(writer(api.url).remove(txt(f"_raced.{ZONE}", "ours"))) == "dns_update_failed"
     api.lost_writes = 0
 
 
@@ -100,6 +100,6 @@ def test_a_wrong_setting_is_refused_by_its_field(given: dict[str, Any], field: s
 @pytest.mark.parametrize("secret", ["", "short", "ü" * 20])
 def test_a_secret_that_cannot_be_one_is_refused_without_repeating_it(secret: str) -> None:
     with pytest.raises(Invalid) as caught:
-        HuaweiProvider().check_secret(secret)
+        HuaweiProvider().check_secret(secret, {})
     assert caught.value.code == "huawei_secret_invalid"
     assert not secret or secret not in caught.value.message

@@ -15,13 +15,13 @@ import dns.update
 import pytest
 
 from certwright.connectors.dns.rfc2136 import ALGORITHMS, Rfc2136Provider, Rfc2136Writer
-from certwright.kernel.problems import Invalid, InvalidFields
+from certwright.kernel.problems import Invalid, InvalidFields, Unavailable
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.egress import Egress, EgressProblem
 from certwright.platform.resolver import Resolver
 from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
 from tests.servers.hostile_dns import hostile_dns
-from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run
+from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run, txt
 from tests.validation.servers import require
 
 ZONE = "update.test"
@@ -49,11 +49,16 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 class TestRfc2136(DnsWriterConformance):
     @pytest.fixture
     def subject(self, server: DnsServer) -> Subject:
-        def txt(name: str) -> tuple[set[str], int | None]:
+        def values(name: str) -> tuple[set[str], int | None]:
             answer = dns.query.tcp(dns.message.make_query(name + ".", "TXT", flags=0), server.address, 5, server.port)
             found = [rrset for rrset in answer.answer if rrset.rdtype == dns.rdatatype.TXT]
-            values = {b"".join(rdata.strings).decode() for rrset in found for rdata in rrset}
-            return values, found[0].ttl if found else None
+            there = {b"".join(rdata.strings).decode() for rrset in found for rdata in rrset}
+            return there, found[0].ttl if found else None
+
+        def cname(name: str) -> str | None:
+            query = dns.message.make_query(name + ".", "CNAME", flags=0)
+            answer = dns.query.tcp(query, server.address, 5, server.port)
+            return str(answer.answer[0][0]).rstrip(".") if answer.answer else None
 
         def put(name: str, rdtype: str, data: str, ttl: int) -> None:
             keyring = dns.tsig.Key(KEY.name + ".", KEY.secret, KEY.algorithm + ".")
@@ -62,7 +67,7 @@ class TestRfc2136(DnsWriterConformance):
             assert dns.query.tcp(update, server.address, 5, server.port).rcode() == 0
 
         return Subject(
-            zone=ZONE, writer=writer(server.port, KEY), txt=txt, put=put,
+            zone=ZONE, writer=writer(server.port, KEY), txt=values, cname=cname, put=put,
             wrong_secret=writer(server.port, KEY, secret=TsigKey("other").secret),
             unknown_key=writer(server.port, TsigKey("nobody.key")),
             not_permitted=writer(server.port, LAME_KEY),
@@ -85,6 +90,11 @@ def test_a_silent_server_is_unreachable_within_the_limit() -> None:
         assert code_of(writer(silent.port, KEY, timeout=0.5).check_credentials()) == "dns_update_unreachable"
 
 
+def test_a_server_that_does_not_run_is_told_in_words() -> None:
+    with pytest.raises(Unavailable, match="can't be reached over TCP: connection refused"):
+        run(writer(free_port(), KEY).check_credentials())
+
+
 def test_an_unsigned_success_is_not_believed() -> None:
     def agree(query: dns.message.Message) -> bytes:
         response = dns.message.make_response(query)
@@ -103,7 +113,7 @@ def test_a_server_on_a_forbidden_network_is_never_contacted() -> None:
             key_name=KEY.name, algorithm=KEY.algorithm, secret=KEY.secret,
         )  # fmt: skip
         with pytest.raises(EgressProblem) as caught:
-            run(closed.add_txt(f"_a.{ZONE}", "v", 300))
+            run(closed.add(txt(f"_a.{ZONE}", "v", 300)))
         assert caught.value.code == "egress_denied"
         assert server.asked == []
 
@@ -137,6 +147,6 @@ def test_a_wrong_setting_is_refused_by_its_field(change: dict[str, Any], field: 
 @pytest.mark.parametrize("secret", ["", "not base 64!", "c2hvcnQ="])
 def test_a_secret_that_cannot_be_one_is_refused_without_repeating_it(secret: str) -> None:
     with pytest.raises(Invalid) as caught:
-        Rfc2136Provider().check_secret(secret)
+        Rfc2136Provider().check_secret(secret, {})
     assert caught.value.code == "tsig_secret_invalid"
     assert not secret or secret not in caught.value.message

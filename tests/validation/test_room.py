@@ -22,7 +22,16 @@ from certwright.platform.config import Settings
 from certwright.platform.events import events
 from certwright.rooms import validation
 from certwright.rooms.audit import audit_events
-from certwright.rooms.validation import ChallengeStatus, DnsConnection, DnsProviders, DomainState, Method
+from certwright.rooms.validation import (
+    CaKind,
+    ChallengeStatus,
+    DnsConnection,
+    DnsProviders,
+    DnsRecord,
+    DomainState,
+    Method,
+    Wanted,
+)
 from certwright.rooms.validation import actions as validation_actions
 from certwright.rooms.validation.tables import challenges, dns_connections, evidence
 from tests.conftest import World
@@ -31,6 +40,7 @@ from tests.servers.hostile_http import Handler, HostileHttp, answer, hostile_htt
 from tests.validation.servers import require
 
 ZONE = "room.test"
+OTHER_ZONE = "acme.example"
 KEY = TsigKey("room.key")
 # `drain` also runs what is due within a lease, so that the first waits (10, 30, 60 s) pass in one go.
 NEXT_LOOK = timedelta(minutes=11)
@@ -45,7 +55,7 @@ def dns_port() -> int:
 def server(dns_port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnsServer]:
     """Authoritative for the zone, and what the product asks as its resolver."""
     require("knotd")
-    zones = {ZONE: zone_text(ZONE, ["www A 127.0.0.1"])}
+    zones = {ZONE: zone_text(ZONE, ["www A 127.0.0.1"]), OTHER_ZONE: zone_text(OTHER_ZONE, [])}
     with authoritative(tmp_path_factory.mktemp("dns"), zones, keys=[KEY], port=dns_port) as running:
         yield running
 
@@ -138,7 +148,12 @@ def issued(world: World, subject: str) -> None:
         async with world.services.db.begin() as tx:
             await world.services.events.publish(
                 tx, "certificate.version_issued", account_id=world.account.id, object_id="cert_x",
-                payload={"application_id": subject},
+                payload={
+                    "application_id": subject, "version_id": "ver_x", "certificate_id": "cert_x", "number": 1,
+                    "project_id": world.project_id, "sha256": "00" * 32, "serial": "01", "names": [f"www.{ZONE}"],
+                    "not_before": world.clock.now().isoformat(),
+                    "not_after": (world.clock.now() + timedelta(days=90)).isoformat(),
+                },
             )  # fmt: skip
 
     world.run(go())
@@ -163,7 +178,8 @@ def publish(server: DnsServer, name: str, value: str | None) -> None:
 
 
 def publish_cname(server: DnsServer, name: str, target: str | None) -> None:
-    update = dns.update.UpdateMessage(ZONE + ".", keyring=dns.tsig.Key(KEY.name + ".", KEY.secret, KEY.algorithm + "."))
+    zone = ZONE if name.endswith(ZONE) else OTHER_ZONE
+    update = dns.update.UpdateMessage(zone + ".", keyring=dns.tsig.Key(KEY.name + ".", KEY.secret, KEY.algorithm + "."))
     update.delete(name + ".", "CNAME")
     if target is not None:
         update.add(name + ".", 300, "CNAME", target)
@@ -176,6 +192,11 @@ def txt(server: DnsServer, name: str) -> set[str]:
 
 
 # --- manual ------------------------------------------------------------------------------------------------------
+
+
+def cname(server: DnsServer, name: str) -> str | None:
+    answer = dns.query.tcp(dns.message.make_query(name + ".", "CNAME", flags=0), server.address, 5, server.port)
+    return str(answer.answer[0][0]).rstrip(".") if answer.answer else None
 
 
 def test_a_record_published_by_hand_is_noticed_and_becomes_evidence(room: World, server: DnsServer) -> None:
@@ -201,6 +222,25 @@ def test_a_record_published_by_hand_is_noticed_and_becomes_evidence(room: World,
     assert (entry.domain, entry.scope, entry.method, entry.ca) == (ZONE, "subtree", "dns", "builtin")
     assert entry.seen["authoritative"][0]["values"] == [domain.record.value]
     publish(server, ZONE, None)
+
+
+def test_the_ledger_says_by_which_resolver_and_at_which_servers_it_was_seen(
+    room: World, server: DnsServer, routes: dict[str, Handler]
+) -> None:
+    prove(room, routes, "app_seen", "seen.localhost")
+    publish(server, f"seen.{ZONE}", None)
+    require_names(room, "app_seen_dns", f"seen.{ZONE}")
+    record = only(room, "app_seen_dns").record
+    assert record is not None
+    publish(server, record.name, record.value)
+    room.later(minutes=11)
+    room.drain()
+    by_file, by_dns = (row.seen for row in rows(room, evidence))
+    assert by_file["resolved_by"] == [f"127.0.0.1 port {server.port}"]
+    assert by_file["attempts"][0]["address"] == "127.0.0.1"
+    assert [look["server"] for look in by_dns["resolvers"]] == [f"127.0.0.1 port {server.port}"]
+    assert [look["server"] for look in by_dns["authoritative"]] == [f"ns1.{ZONE} (127.0.0.1 port {server.port})"]
+    assert by_dns["authoritative"][0]["values"] == [record.value]
 
 
 def test_a_file_published_by_hand_is_noticed(room: World, routes: dict[str, Handler]) -> None:
@@ -553,7 +593,7 @@ def test_a_crash_between_write_and_record_leaves_nothing_behind(room: World, ser
         async with room.services.db.begin() as tx:
             assert await validation_actions.store.intend_write(tx, row.id, room.clock.now())
         writer = await validation_actions.connections.open_writer(room.services, row.connection_id)
-        await writer.add_txt(row.record_name, row.value, 300)
+        await writer.add(DnsRecord(row.record_name, "TXT", row.value))
 
     room.run(half_a_step())
     assert len(txt(server, f"crash.{ZONE}")) == 1
@@ -569,7 +609,7 @@ def test_a_crashed_write_is_repeated_without_doubling_the_record(room: World, se
 
     async def write() -> None:
         writer = await validation_actions.connections.open_writer(room.services, row.connection_id)
-        await writer.add_txt(row.record_name, row.value, 300)
+        await writer.add(DnsRecord(row.record_name, "TXT", row.value))
 
     room.run(write())
     room.drain()
@@ -626,6 +666,132 @@ def test_the_connection_with_the_closest_zone_is_used(room: World, server: DnsSe
     found = [domain.connection_id for domain in state_of(room, "app_close").domains]
     assert found[0] == found[2] == close.id
     assert found[1] != close.id
+
+
+# --- names that lead elsewhere by CNAME --------------------------------------------------------------------------
+
+
+def want(world: World, subject: str, *wanted: Wanted) -> None:
+    """As a CA outside asks."""
+
+    async def go() -> None:
+        async with world.services.db.begin() as tx:
+            await validation.publish(
+                tx, world.services, account_id=world.account.id, project_id=world.project_id, subject_id=subject,
+                wanted=wanted, ca="acme", ca_kind=CaKind.PUBLIC, now=world.clock.now(),
+            )  # fmt: skip
+
+    world.run(go())
+
+
+def dns_01(world: World, name: str, value: str = "token-digest") -> Wanted:
+    until = world.clock.now() + timedelta(days=7)
+    return Wanted(name, Method.DNS_01, f"_acme-challenge.{name}", value, until)
+
+
+def test_a_delegated_name_is_written_where_its_cname_leads_and_removed_from_there(
+    room: World, server: DnsServer
+) -> None:
+    connect(room, server, zones=[OTHER_ZONE])
+    asked, target = f"_acme-challenge.led.{ZONE}", f"led.{OTHER_ZONE}"
+    publish_cname(server, asked, target + ".")
+    want(room, "app_led", dns_01(room, f"led.{ZONE}"))
+    assert only(room, "app_led").automatic is False
+    room.drain()
+    domain = only(room, "app_led")
+    assert (domain.status, domain.automatic) == (ChallengeStatus.VALID, True)
+    assert txt(server, target) == {"token-digest"}
+    (entry,) = rows(room, evidence)
+    assert entry.seen["delegation"] == [asked, target]
+    assert f"{asked} leads to {target} by CNAME" in entry.seen["message"]
+    issued(room, "app_led")
+    assert txt(server, target) == set()
+
+
+def test_a_connection_that_holds_the_cname_only_leaves_the_record_to_people(room: World, server: DnsServer) -> None:
+    connect(room, server)
+    asked, target = f"_acme-challenge.far.{ZONE}", f"far.{OTHER_ZONE}"
+    publish_cname(server, asked, target + ".")
+    want(room, "app_far", dns_01(room, f"far.{ZONE}"))
+    room.drain()
+    domain = only(room, "app_far")
+    assert (domain.status, domain.automatic) == (ChallengeStatus.PENDING, False)
+    assert domain.instructions is not None
+    assert (domain.instructions["name"], domain.instructions["delegated_from"]) == (target, asked)
+    assert domain.explanation is not None
+    assert domain.explanation["code"] == "dns_no_such_name"
+    assert domain.explanation["message"].startswith(f"{asked} leads to {target} by CNAME. {target} doesn't exist")
+    connect(room, server, name="Target", zones=[OTHER_ZONE])
+    room.later(minutes=11)
+    room.drain()
+    assert only(room, "app_far").status is ChallengeStatus.VALID
+
+
+def test_a_cname_removed_before_anything_was_written_leads_back(room: World, server: DnsServer) -> None:
+    asked = f"_acme-challenge.back.{ZONE}"
+    publish_cname(server, asked, f"back.{OTHER_ZONE}.")
+    want(room, "app_back", dns_01(room, f"back.{ZONE}"))
+    room.drain()
+    assert only(room, "app_back").delegated_from == asked
+    publish_cname(server, asked, None)
+    connect(room, server)
+    room.later(minutes=11)
+    room.drain()
+    domain = only(room, "app_back")
+    assert (domain.status, domain.delegated_from) == (ChallengeStatus.VALID, None)
+    assert txt(server, asked) == {"token-digest"}
+
+
+def test_a_circle_of_cnames_is_told_and_nothing_is_written(room: World, server: DnsServer) -> None:
+    connect(room, server, zones=[ZONE, OTHER_ZONE])
+    asked, other = f"_acme-challenge.circle.{ZONE}", f"_circle.{OTHER_ZONE}"
+    publish_cname(server, asked, other + ".")
+    publish_cname(server, other, asked + ".")
+    want(room, "app_circle", dns_01(room, f"circle.{ZONE}"))
+    room.drain()
+    domain = only(room, "app_circle")
+    assert (domain.status, domain.automatic) == (ChallengeStatus.PENDING, False)
+    assert domain.explanation is not None
+    assert domain.explanation["code"] == "dns_cname_loop"
+    assert f"{asked} → {other} → {asked}" in domain.explanation["message"]
+
+
+def test_a_connection_of_others_is_not_used_through_a_cname(room: World, server: DnsServer) -> None:
+    connect(room, server, actor=room.other_actor, zones=[OTHER_ZONE])
+    publish_cname(server, f"_acme-challenge.theirs.{ZONE}", f"theirs.{OTHER_ZONE}.")
+    want(room, "app_theirs", dns_01(room, f"theirs.{ZONE}"))
+    room.drain()
+    assert only(room, "app_theirs").automatic is False
+    assert txt(server, f"theirs.{OTHER_ZONE}") == set()
+
+
+def test_where_a_cname_keeps_our_txt_record_out_the_cname_beside_is_written(room: World, server: DnsServer) -> None:
+    connect(room, server)
+    name = f"shop.{ZONE}"
+    publish_cname(server, name, "cdn.elsewhere.test.")
+    require_names(room, "app_cdn", name)
+    room.drain()
+    domain = only(room, "app_cdn")
+    assert (domain.status, domain.automatic) == (ChallengeStatus.VALID, True)
+    assert domain.record is not None
+    assert domain.record.type == "CNAME"
+    assert cname(server, domain.record.name) == domain.record.value
+    issued(room, "app_cdn")
+    assert cname(server, domain.record.name) is None
+    assert cname(server, name) == "cdn.elsewhere.test"
+
+
+def test_a_cname_a_ca_asks_for_is_written_and_removed(room: World, server: DnsServer) -> None:
+    connect(room, server)
+    place, target = f"_dnsauth.bought.{ZONE}", "abc.dcv.elsewhere.test"
+    until = room.clock.now() + timedelta(days=7)
+    want(room, "app_bought", Wanted(f"bought.{ZONE}", Method.DNS, place, target, until, "CNAME"))
+    assert only(room, "app_bought").instead is None
+    room.drain()
+    assert only(room, "app_bought").status is ChallengeStatus.VALID
+    assert cname(server, place) == target
+    issued(room, "app_bought")
+    assert cname(server, place) is None
 
 
 # --- connections -------------------------------------------------------------------------------------------------

@@ -56,10 +56,10 @@ class ConnectionOut(BaseModel):
 
 
 class ConnectionIn(In):
-    """For kind rfc2136, `settings` are server, port (53), key_name and algorithm (hmac-sha256), and `secret` is the
-    TSIG key in base 64. For kind lexicon they are provider (the DNS operator's name in dns-lexicon) and that provider's
-    options, and `secret` is its API token or lines of option=value. For kind huawei they are access_key and endpoint,
-    and `secret` is the secret key."""
+    """Which kinds and settings there are: `GET /dns-operators`. For kind rfc2136, `settings` are server, port (53),
+    key_name and algorithm (hmac-sha256), and `secret` is the TSIG key in base 64. For kind lexicon they are provider
+    (the DNS operator's name in dns-lexicon) and that provider's options, and `secret` is its API token or lines of
+    option=value. For kind huawei they are access_key and endpoint, and `secret` is the secret key."""
 
     name: Annotated[str, Field(max_length=200)]
     kind: Annotated[str, Field(max_length=40)] = "rfc2136"
@@ -125,9 +125,9 @@ async def update_connection(
 async def delete_connection(
     connection_id: str,
     call: Caller = CALLER,
-    leave_records: Annotated[bool, Query(description="even if TXT records written through it still stand")] = False,
+    leave_records: Annotated[bool, Query(description="even if records written through it still stand")] = False,
 ) -> Response:
-    """Forget the connection and its secret; refused while names wait to be validated through it, or while TXT records
+    """Forget the connection and its secret; refused while names wait to be validated through it, or while records
     written through it still stand."""
     await validation.delete_connection(call.services, call.actor, connection_id, leave_records=leave_records)
     return Response(status_code=204)
@@ -137,6 +137,38 @@ async def delete_connection(
 async def check_connection(connection_id: str, call: Caller = CALLER) -> Response:
     """Ask the DNS server whether every zone could be updated, changing nothing. See `problem` in the answer."""
     return _shown(await validation.check_connection(call.services, call.actor, connection_id))
+
+
+class FieldOut(BaseModel):
+    """What is asked for: a setting, or with `secret` a part of the secret. `choices` empty: any text."""
+
+    name: str
+    secret: bool
+    required: bool
+    choices: list[str]
+    default: str
+
+
+class OperatorOut(BaseModel):
+    """Whom a connection can be made to: its `kind`, the `settings` that come with it, and what else to give."""
+
+    key: str
+    title: str
+    kind: str
+    settings: dict[str, str]
+    fields: list[FieldOut]
+
+
+class OperatorList(BaseModel):
+    items: list[OperatorOut]
+    next_cursor: None = None
+
+
+@router.get("/dns-operators", action="dns:connection:list", response_model=OperatorList)
+async def list_operators(call: Caller = CALLER) -> Response:
+    """Whom DNS connections can be made to, and what each needs. Several secret fields go into `secret` as lines of
+    name=value, a single one as it is."""
+    return json_response({"items": validation.operators(call.services, call.actor), "next_cursor": None})
 
 
 # --- the check-it tool -----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ CONNECTIONS = (
     ("ID", "id"), ("NAME", "name"), ("KIND", "kind"), ("ZONES", "zones"), ("TESTED", "checked_at"),
     ("PROBLEM", "problem.message"),
 )  # fmt: skip
+OPERATORS = (("OPERATOR", "title"), ("KIND", "kind"), ("SETTINGS", "asked"), ("SECRET", "secret"))
 EVIDENCE = (
     ("DOMAIN", "domain"), ("SCOPE", "scope"), ("METHOD", "method"), ("VALIDATED", "validated_at"),
     ("GOOD UNTIL", "reuse_until"), ("ID", "id"),
@@ -207,6 +208,26 @@ def add_connection(
     _tested(tested, as_json)
 
 
+@dns.command()
+def operators(
+    like: Annotated[str, typer.Argument(help="Part of the operator's name.")] = "", as_json: Json = False
+) -> None:
+    """List whom a connection can be made to, with the settings and the secret each needs."""
+    with open_api() as api:
+        found = api.get("/dns-operators")["items"]
+    shown = [one for one in found if like.lower() in f"{one['key']} {one['title']}".lower()]
+    if as_json:
+        output.document({"items": shown})
+        return
+    rows = []
+    for one in shown:
+        given = [f"{name}={value}" for name, value in one["settings"].items()]
+        asked = [f"{field['name']}=…" for field in one["fields"] if not field["secret"]]
+        secret = [field["name"] for field in one["fields"] if field["secret"]]
+        rows.append({**one, "asked": " ".join(given + asked), "secret": " ".join(secret)})
+    output.rows(rows, OPERATORS)
+
+
 def _tested(found: dict[str, Any], as_json: bool) -> None:
     present(found, as_json=as_json, skip=("problem",))
     said = found.get("problem")
@@ -225,7 +246,7 @@ def check_connection(connection: Connection, as_json: Json = False) -> None:
 def delete_connection(
     connection: Connection,
     leave_records: Annotated[
-        bool, typer.Option("--leave-records", help="Even if TXT records written through it still stand.")
+        bool, typer.Option("--leave-records", help="Even if records written through it still stand.")
     ] = False,
     yes: Yes = False,
 ) -> None:

@@ -26,8 +26,10 @@ from certwright.rooms.organisations.cases import (
     state,
 )
 from certwright.rooms.organisations.desk import (
+    Backlog,
     approve,
     ask,
+    backlog,
     claim,
     get_case,
     give_back,
@@ -74,6 +76,7 @@ __all__ = [
     "REFUSED",
     "VERIFIED",
     "Applicant",
+    "Backlog",
     "Case",
     "CaseState",
     "CertificateType",
@@ -100,6 +103,7 @@ __all__ = [
     "approve",
     "ask",
     "attach_document",
+    "backlog",
     "cancel",
     "choose",
     "choose_by_link",

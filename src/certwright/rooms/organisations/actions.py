@@ -87,7 +87,7 @@ async def update_organisation(
             raise special
         if wanted != before and (await store.open_cases_of(tx, [organisation_id])):
             raise Refused(
-                "organisation_in_verification", "The organisation is being verified as it is.",
+                "organisation_in_verification", "The organization is being verified as it is.",
                 fix="Wait until that is over, or withdraw the application.",
             )  # fmt: skip
         values: dict[str, Any] = asdict(wanted) | {"facts_hash": rules.hash_of(wanted), "updated_at": now}
@@ -95,7 +95,7 @@ async def update_organisation(
             values["contacts"] = [asdict(person) for person in rules.judge_contacts(contacts)]
         if not await store.update_organisation(tx, organisation_id, revision, values):
             raise Stale(
-                "changed_meanwhile", "The organisation was changed by someone else since you read it.",
+                "changed_meanwhile", "The organization was changed by someone else since you read it.",
                 fix="Read it again and repeat your change on what you find.",
             )  # fmt: skip
         changed = [name for name, value in asdict(wanted).items() if value != asdict(before)[name]]
@@ -114,7 +114,7 @@ async def delete_organisation(services: Services, actor: Actor, organisation_id:
         row = await _visible(tx, actor, "scm:organisation:delete", organisation_id, lock=True)
         if await store.open_cases_of(tx, [organisation_id]):
             raise Refused(
-                "organisation_in_verification", "An application of this organisation is being verified.",
+                "organisation_in_verification", "An application of this organization is being verified.",
                 fix="Withdraw the application first.",
             )  # fmt: skip
         await store.delete_organisation(tx, organisation_id)
@@ -141,7 +141,7 @@ def why_not_verifiable(kind: str) -> Refused | None:
 
     Raises Invalid for a word that is no kind.
     """
-    return rules.why_not_verifiable(rules.judge_word(Kind, kind, "kind", "kind of organisation"))
+    return rules.why_not_verifiable(rules.judge_word(Kind, kind, "kind", "kind of organization"))
 
 
 # --- shown -----------------------------------------------------------------------------------------------------------

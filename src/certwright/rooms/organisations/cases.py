@@ -49,12 +49,14 @@ async def require(
     organisation_id: str,
     applicant: Applicant,
     now: datetime,
+    review_days: int = 0,
 ) -> CaseState:
     """Have an organisation verified for an application (`subject_id`), or find that it is: by the same CA, unchanged,
     to the same or a stronger level, and lately enough for a certificate issued now. Else the applicant is mailed.
 
-    `type` is a word of `CertificateType`. Content to be called twice: the first call decides. Raises Invalid (type,
-    applicant.*), NotFound, and Refused `organisation_not_verifiable`.
+    `type` is a word of `CertificateType`, `review_days` the working days the product promises (0: no product).
+    Content to be called twice: the first call decides. Raises Invalid (type, applicant.*), NotFound, and Refused
+    `organisation_not_verifiable`.
     """
     known = await store.case_of(tx, subject_id)
     if known is not None:
@@ -80,7 +82,7 @@ async def require(
         tx, id=case_id, account_id=account_id, project_id=project_id, subject_id=subject_id,
         organisation_id=organisation_id, type=wanted.value, level=wanted.level.value, ca=ca, facts=asdict(facts),
         facts_hash=row.facts_hash, applicant_name=who.name, applicant_email=who.email, applicant_phone=who.phone,
-        locale=who.locale, applied_by=who.user_id, created_at=now, **begun,
+        locale=who.locale, applied_by=who.user_id, created_at=now, review_days=review_days, **begun,
     )  # fmt: skip
     made = await store.case_of(tx, subject_id)
     if fresh:
@@ -117,7 +119,7 @@ async def forget_person(tx: Tx, services: Services, subject_id: str, now: dateti
         return
     if _state(services, row, now).state not in ENDED:
         raise Refused(
-            "case_open", "The organisation is still being verified.", fix="Withdraw the application first.",
+            "case_open", "The organization is still being verified.", fix="Withdraw the application first.",
             extra={"case_id": row.id},
         )  # fmt: skip
     await store.forget_case(tx, row.id, now)
@@ -273,7 +275,7 @@ async def _linked(tx: Tx, secret: str, now: datetime, *, lock: bool = False) -> 
     (case,) = await gather(tx, [row])
     if case.state is not State.AWAITING_CHOICE:
         raise Refused(
-            "way_chosen", "It was chosen already how the organisation is verified, or that isn't needed any more.",
+            "way_chosen", "It was chosen already how the organization is verified, or that isn't needed any more.",
             fix="Look at the application to see how far it is.", extra={"state": case.state.value},
         )  # fmt: skip
     if known.used_at is not None or known.expires_at <= now:
@@ -296,7 +298,7 @@ async def _choose(tx: Tx, services: Services, actor: Actor, case: Gathered, way:
     if refusal := rules.why_not(Operation.CHOOSE, case.facts, actor.user_id, now):
         raise refusal
     asked = rules.asks_for(way, sum(document.from_applicant for document in case.documents))
-    values: dict[str, Any] = waiting(now) if asked else not_waiting()
+    values: dict[str, Any] = waiting(now) if asked else not_waiting(now)
     values |= {"way": way.value, "chosen_by": actor.user_id, "asked": asked}
     if not await store.move_case(tx, case.row.id, case.state, **values):
         raise changed_meanwhile()
@@ -337,11 +339,12 @@ def vetting_of(case: Gathered) -> Vetting:
 
 def waiting(now: datetime) -> dict[str, Any]:
     """It becomes the applicant's turn."""
-    return {"waiting_since": now, "reminders": 0, "next_step_at": now + rules.REMINDERS[0]}
+    return {"waiting_since": now, "reminders": 0, "next_step_at": now + rules.REMINDERS[0], "desk_since": None}
 
 
-def not_waiting() -> dict[str, Any]:
-    return {"waiting_since": None, "next_step_at": None}
+def not_waiting(now: datetime) -> dict[str, Any]:
+    """It becomes the desk's turn."""
+    return {"waiting_since": None, "next_step_at": None, "desk_since": now}
 
 
 def patience_ends(row: store.Row) -> datetime | None:

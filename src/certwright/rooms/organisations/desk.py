@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from certwright.rooms.organisations.tables import organisation_cases
 from certwright.rooms.organisations.words import (
     Applicant,
     Case,
+    CaseFacts,
     CertificateType,
     Check,
     Item,
@@ -27,6 +28,7 @@ from certwright.rooms.organisations.words import (
     Operation,
     Outcome,
     State,
+    Turn,
 )
 
 _OPERATIONS = tuple(
@@ -56,7 +58,7 @@ async def list_cases(
             limit=limit, oldest_first=True,
         )  # fmt: skip
         email = await email_of(tx, actor)
-        return tuple(shown(case, actor, email, services.clock.now()) for case in await cases.gather(tx, rows))
+        return tuple(shown(services, case, actor, email) for case in await cases.gather(tx, rows))
 
 
 async def get_case(services: Services, actor: Actor, case_id: str) -> Case:
@@ -135,11 +137,11 @@ async def approve(services: Services, actor: Actor, case_id: str, *, revision: i
         ends = case.state is State.AWAITING_SECOND or case.facts.level is Level.OV
         if ends:
             values |= {"verified_at": now, "evidence_at": _oldest_evidence(case)}
+        told: dict[str, Any] = {"verified": ends, "second": case.state is State.AWAITING_SECOND}
+        if actor.user_id in case.facts.applicants:
+            values, told = values | {"alone": True}, told | {"own_application": True}
         await apply(tx, case, values)
-        await audited(
-            tx, services, actor, case.row, "desk:case:approve",
-            after={"verified": ends, "second": case.state is State.AWAITING_SECOND},
-        )  # fmt: skip
+        await audited(tx, services, actor, case.row, "desk:case:approve", after=told)
         if ends:
             await cases.tell_verified(tx, services, case.row)
         return await _shown_anew(tx, services, actor, case_id)
@@ -159,7 +161,7 @@ async def refuse(services: Services, actor: Actor, case_id: str, reasons: Sequen
     said, now = rules.judge_reasons(reasons), services.clock.now()
     async with services.db.begin() as tx:
         case = await judged(tx, services, actor, "desk:case:decide", case_id, Operation.REFUSE, now)
-        await apply(tx, case, cases.not_waiting() | {"refused_at": now, "reasons": said, "worked_at": now})
+        await apply(tx, case, cases.not_waiting(now) | {"refused_at": now, "reasons": said, "worked_at": now})
         await audited(tx, services, actor, case.row, "desk:case:refuse", after={"reasons": len(said)})
         await cases.tell_refused(tx, services, case.row, said)
         return await _shown_anew(tx, services, actor, case_id)
@@ -169,6 +171,32 @@ def _oldest_evidence(case: Gathered) -> datetime:
     """When the oldest of the checks that count was made."""
     newest: dict[str, datetime] = {check.item: check.at for check in case.checks}
     return min(newest[item.value] for item in rules.REQUIRED[case.facts.level])
+
+
+# --- how the desk keeps up --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Cases that wait for the desk, how many of them for longer than their products promise, and since when the first
+    of these should have been done."""
+
+    waiting: int
+    late: int
+    due_at: datetime | None
+
+
+async def backlog(tx: Tx, now: datetime) -> Backlog:
+    """Of all accounts."""
+    ends = [rules.review_ends(row.desk_since, Level(row.level), row.review_days) for row in await store.desk_turns(tx)]
+    late = [end for end in ends if end <= now]
+    return Backlog(len(ends), len(late), min(late, default=None))
+
+
+def due_at(row: store.Row, state: State) -> datetime | None:
+    if rules.turn_of(state) is not Turn.DESK or row.desk_since is None:
+        return None
+    return rules.review_ends(row.desk_since, Level(row.level), row.review_days)
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
@@ -195,10 +223,10 @@ async def judged(
 ) -> Gathered:
     """The case, locked, if this person may do this to it now. Raises NotFound, Forbidden, Refused."""
     case = await desk_case(tx, actor, action, case_id, lock=True)
-    facts = with_person(case, actor, await email_of(tx, actor))
+    facts = with_person(services, case, actor, await email_of(tx, actor))
     if refusal := rules.why_not(operation, facts, actor.user_id, now):
         raise refusal
-    return case
+    return replace(case, facts=facts)
 
 
 async def desk_case(tx: Tx, actor: Actor, action: str, case_id: str, *, lock: bool = False) -> Gathered:
@@ -219,11 +247,16 @@ async def email_of(tx: Tx, actor: Actor) -> str | None:
     return user.email if user is not None else None
 
 
-def with_person(case: Gathered, actor: Actor, email: str | None) -> Any:
-    """The facts, with the person among the applicants if the applicant's address is theirs."""
+def with_person(services: Services, case: Gathered, actor: Actor, email: str | None) -> CaseFacts:
+    """The facts, with the person among the applicants if that address is theirs, and whether it matters."""
+    alone = rules.may_be_alone(
+        case.facts.level, case.row.ca, own_account=case.row.account_id == actor.account_id,
+        setting=services.settings.lone_desk,
+    )  # fmt: skip
+    facts = replace(case.facts, may_be_alone=alone)
     if actor.user_id is None or email is None or case.row.applicant_email != email:
-        return case.facts
-    return replace(case.facts, applicants=case.facts.applicants | {actor.user_id})
+        return facts
+    return replace(facts, applicants=facts.applicants | {actor.user_id})
 
 
 async def apply(tx: Tx, case: Gathered, values: Mapping[str, Any]) -> None:
@@ -247,7 +280,7 @@ async def audited(
         after=after,
     )  # fmt: skip
     if not own:
-        desk = Actor("system", "desk", "organisation desk", row.account_id, request_id=actor.request_id)
+        desk = Actor("system", "desk", "organization desk", row.account_id, request_id=actor.request_id)
         await audit.record(
             tx, services, desk, action, "organisation-case", row.id, project_id=row.project_id, after=after
         )
@@ -255,12 +288,12 @@ async def audited(
 
 async def _shown_anew(tx: Tx, services: Services, actor: Actor, case_id: str) -> Case:
     case = await desk_case(tx, actor, "desk:case:get", case_id)
-    return shown(case, actor, await email_of(tx, actor), services.clock.now())
+    return shown(services, case, actor, await email_of(tx, actor))
 
 
-def shown(case: Gathered, actor: Actor, email: str | None, now: datetime) -> Case:
-    row = case.row
-    facts = with_person(case, actor, email)
+def shown(services: Services, case: Gathered, actor: Actor, email: str | None) -> Case:
+    row, now = case.row, services.clock.now()
+    facts = with_person(services, case, actor, email)
     applicant = None
     if row.applicant_email is not None:
         applicant = Applicant(
@@ -281,6 +314,6 @@ def shown(case: Gathered, actor: Actor, email: str | None, now: datetime) -> Cas
         returned=row.returned, reasons=tuple(row.reasons), refused_unless_by=cases.patience_ends(row),
         reused_from=row.reused_from, forgotten_at=row.forgotten_at, created_at=row.created_at,
         verified_at=row.verified_at, evidence_at=row.evidence_at, refused_at=row.refused_at,
-        cancelled_at=row.cancelled_at, revision=row.revision,
+        cancelled_at=row.cancelled_at, alone=row.alone, due_at=due_at(row, case.state), revision=row.revision,
         allowed=tuple(o for o in _OPERATIONS if rules.why_not(o, facts, actor.user_id, now) is None),
     )  # fmt: skip

@@ -41,7 +41,7 @@ async def send_document(services: Services, actor: Actor, case_id: str, *, name:
             raise refusal
         moved: dict[str, Any] = {"worked_at": now} if case.facts.claimed_by else {}
         if case.state is State.AWAITING_DOCUMENTS:
-            moved |= cases.not_waiting()
+            moved |= cases.not_waiting(now)
         kept = await _keep(tx, actor, case_id, values, now, from_applicant=True)
         await desk.apply(tx, case, moved)
         await audit.record(
@@ -92,7 +92,7 @@ async def download(services: Services, actor: Actor, case_id: str, document_id: 
 def _refuse_erased(row: store.Row) -> None:
     if row.erased_at is not None:
         raise Refused(
-            "document_erased", "The document was erased when privacy authorisation was withdrawn.",
+            "document_erased", "The document was erased when privacy authorization was withdrawn.",
             fix="It can't be had back.",
         )  # fmt: skip
 

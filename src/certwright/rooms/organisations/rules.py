@@ -91,7 +91,7 @@ def judge_facts(given: Mapping[str, Any]) -> Facts:
         problems.append(problem)
     kind: Kind | None = None
     try:
-        kind = judge_word(Kind, given.get("kind") or "", "kind", "kind of organisation")
+        kind = judge_word(Kind, given.get("kind") or "", "kind", "kind of organization")
     except Problem as problem:
         problems.append(problem)
     if kind not in (None, Kind.PUBLIC_BODY, Kind.UNLISTED) and not found.get("registration_number", "-"):
@@ -181,7 +181,7 @@ def judge_word(kind: type[_Word], text: str, field: str, what: str) -> _Word:
 def judge_contacts(given: Sequence[Mapping[str, Any]]) -> tuple[Contact, ...]:
     if len(given) > MOST_CONTACTS:
         raise Invalid(
-            "too_many_contacts", f"An organisation has at most {MOST_CONTACTS} contacts.", field="contacts",
+            "too_many_contacts", f"An organization has at most {MOST_CONTACTS} contacts.", field="contacts",
             fix="Name the people a specialist should ask.",
         )  # fmt: skip
     return tuple(_contact(contact, f"contacts.{number}") for number, contact in enumerate(given))
@@ -229,9 +229,9 @@ def why_not_verifiable(kind: Kind) -> Refused | None:
         return None
     return Refused(
         "organisation_not_verifiable",
-        "An organisation that is in no public register can't be verified, so OV and EV certificates can't be issued "
+        "An organization that is in no public register can't be verified, so OV and EV certificates can't be issued "
         "to it.",
-        field="kind", fix="Choose a DV certificate, or have a registered parent organisation apply.",
+        field="kind", fix="Choose a DV certificate, or have a registered parent organization apply.",
     )  # fmt: skip
 
 
@@ -291,6 +291,30 @@ def turn_of(state: State) -> Turn:
 def missing(facts: CaseFacts) -> tuple[Item, ...]:
     """Required items whose newest check didn't pass, or that nobody checked yet."""
     return tuple(item for item in REQUIRED[facts.level] if facts.outcomes.get(item) is not Outcome.PASSED)
+
+
+OWN_CA = "builtin"
+"""The CA whose certificates nobody else has to trust."""
+
+
+def may_be_alone(level: Level, ca: str, *, own_account: bool, setting: bool) -> bool:
+    """Whether applicants may verify themselves: for OV of the operator's own CA, in the operator's own account, where
+    the operator said so. EV takes two people whatever the setting."""
+    return setting and own_account and level is Level.OV and ca == OWN_CA
+
+
+# Where no product says how long a review takes.
+_REVIEW_DAYS = {Level.OV: 5, Level.EV: 10}
+
+
+def review_ends(since: datetime, level: Level, days: int) -> datetime:
+    """When the desk should be done that got a case at `since`: after so many working days, Monday to Friday in UTC, of
+    its product (0: of its level)."""
+    left, at = days or _REVIEW_DAYS[level], since
+    while left:
+        at += timedelta(days=1)
+        left -= at.weekday() < 5
+    return at
 
 
 # --- who may do what -------------------------------------------------------------------------------------------------
@@ -366,12 +390,12 @@ def _why_not_at_the_desk(
 ) -> Problem | None:
     if person is None:
         return Forbidden(
-            "person_needed", "Only a person can verify an organisation.", fix="Sign in, or use a token of a user."
+            "person_needed", "Only a person can verify an organization.", fix="Sign in, or use a token of a user."
         )
-    if person in facts.applicants:
+    if person in facts.applicants and not facts.may_be_alone:
         return Forbidden(
             "own_case", "You applied here, or sent the applicant's documents: nobody verifies their own application.",
-            fix="Leave the case to a colleague.",
+            fix="Leave the case to a colleague. Who runs this server alone may verify OV with the setting lone_desk.",
         )  # fmt: skip
     if operation is Operation.CLAIM:
         return None
@@ -490,15 +514,15 @@ WAYS: Mapping[Way, str] = {
 }
 
 SEND_DOCUMENTS = (
-    "Send an extract of the public register and a paper, signed for the organisation, that says you may apply for it."
+    "Send an extract of the public register and a paper, signed for the organization, that says you may apply for it."
 )
 
 _CHECKED: Mapping[Item, str] = {
-    Item.EXISTENCE: "That the organisation exists in its public register",
+    Item.EXISTENCE: "That the organization exists in its public register",
     Item.ADDRESS: "The address",
     Item.PHONE: "The telephone number in a public directory",
-    Item.APPLICANT_AUTHORITY: "That you may apply for the organisation",
-    Item.OPERATIONAL_EXISTENCE: "That the organisation is in business",
+    Item.APPLICANT_AUTHORITY: "That you may apply for the organization",
+    Item.OPERATIONAL_EXISTENCE: "That the organization is in business",
     Item.REQUESTER_AUTHORITY: "That the person who requests the certificate may do so",
     Item.APPROVER_AUTHORITY: "That the person who approves the request may do so",
 }
@@ -528,7 +552,7 @@ def _choice(facts: CaseFacts, state: State) -> Progress:
     if facts.way is not None:
         return _line("way", "done", Turn.APPLICANT, f"You chose to be verified by {WAYS[facts.way]}.")
     if state is State.VERIFIED:
-        return _line("way", "done", Turn.NOBODY, "The organisation was verified before; nothing has to be chosen.")
+        return _line("way", "done", Turn.NOBODY, "The organization was verified before; nothing has to be chosen.")
     if state in ENDED:
         return _line("way", "failed", Turn.NOBODY, "No way to be verified was chosen.")
     return _line("way", "open", Turn.APPLICANT, "Choose how you want to be verified; the link was mailed to you.")
@@ -564,7 +588,7 @@ def _decisions(facts: CaseFacts, state: State) -> list[Progress]:
     if state is State.VERIFIED:
         return [_line(item, "done", Turn.DESK, f"{who} approved.") for item, who in names]
     if state is State.REFUSED:
-        said = " ".join(facts.reasons) or "The organisation was not verified."
+        said = " ".join(facts.reasons) or "The organization was not verified."
         return [_line("approval", "failed", Turn.DESK, said)]
     if state is State.CANCELLED:
         return [_line("approval", "failed", Turn.DESK, "The application was withdrawn.")]

@@ -37,7 +37,7 @@ _CASE = (
     _C.chosen_by, _C.asked, _C.waiting_since, _C.reminders, _C.claimed_by, _C.claimed_by_name, _C.claimed_at,
     _C.worked_at, _C.approved_by, _C.approved_by_name, _C.approved_at, _C.seconded_by, _C.seconded_by_name,
     _C.returned, _C.reused_from, _C.verified_at, _C.evidence_at, _C.refused_at, _C.reasons, _C.cancelled_at,
-    _C.forgotten_at, _C.revision, _C.created_at,
+    _C.forgotten_at, _C.revision, _C.created_at, _C.desk_since, _C.review_days, _C.alone,
 )  # fmt: skip
 _DOCUMENT = (
     _D.id, _D.case_id, _D.name, _D.media_type, _D.size, _D.sha256, _D.from_applicant, _D.by_user, _D.by_name, _D.at,
@@ -158,6 +158,14 @@ async def case(tx: Tx, case_id: str, where: sa.ColumnElement[bool] | None = None
 async def case_of(tx: Tx, subject_id: str, *, lock: bool = False) -> Row | None:
     query = sa.select(*_CASE).where(_C.subject_id == subject_id)
     return (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+
+
+async def desk_turns(tx: Tx) -> Sequence[Row]:
+    """Of every case that waits for the desk, in whatever account: since when, and for what."""
+    query = sa.select(_C.desk_since, _C.level, _C.review_days).where(
+        _CHOSEN, _C.waiting_since.is_(None), _C.desk_since.is_not(None)
+    )
+    return (await tx.execute(query)).all()
 
 
 async def cases_page(

@@ -68,6 +68,9 @@ organisation_cases = sa.Table(
     # Set while it is the applicant's turn; reminders and the end of patience count from here.
     at_column("waiting_since"),
     sa.Column("reminders", sa.Integer, nullable=False, server_default="0"),
+    # Since when it is the desk's turn, and the working days the product promises for that; 0: none was bought.
+    at_column("desk_since"),
+    sa.Column("review_days", sa.Integer, nullable=False, server_default="0"),
     id_column("claimed_by"),
     sa.Column("claimed_by_name", sa.Text),
     at_column("claimed_at"),
@@ -75,6 +78,8 @@ organisation_cases = sa.Table(
     id_column("approved_by"),
     sa.Column("approved_by_name", sa.Text),
     at_column("approved_at"),
+    # An applicant approved it, as the operator's setting allowed at that moment.
+    sa.Column("alone", sa.Boolean, nullable=False, server_default=sa.false()),
     id_column("seconded_by"),
     sa.Column("seconded_by_name", sa.Text),
     # What the second person asked the first to mend.
@@ -99,7 +104,8 @@ organisation_cases = sa.Table(
         "approved",
     ),
     sa.CheckConstraint("seconded_by IS NULL OR approved_by IS NOT NULL AND seconded_by <> approved_by", "four_eyes"),
-    sa.CheckConstraint("approved_by <> applied_by AND seconded_by <> applied_by", "not_ones_own"),
+    sa.CheckConstraint("alone OR approved_by <> applied_by AND seconded_by <> applied_by", "not_ones_own"),
+    sa.CheckConstraint("NOT alone OR level = 'ov'", "alone"),
     sa.CheckConstraint(
         "forgotten_at IS NULL OR num_nonnulls(facts, facts_hash, applicant_name, applicant_email, applicant_phone) = 0",
         "forgotten",

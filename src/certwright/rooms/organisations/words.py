@@ -217,6 +217,8 @@ class CaseFacts:
     checkers: frozenset[str] = frozenset()
     applicants: frozenset[str] = frozenset()
     documents: int = 0
+    may_be_alone: bool = False
+    """Whether the operator lets applicants verify this case themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,10 @@ class Case:
     evidence_at: datetime | None
     refused_at: datetime | None
     cancelled_at: datetime | None
+    alone: bool
+    """An applicant approved it, as the operator allowed (`lone_desk`)."""
+    due_at: datetime | None
+    """While it is the desk's turn: when the working days its product promises are over."""
     revision: int
     allowed: tuple[Operation, ...]
 

@@ -16,6 +16,7 @@ from certwright.rooms.validation.actions import (
     publish,
     require_domains,
     state,
+    tls_alpn_answers,
     why_caa_forbids,
 )
 from certwright.rooms.validation.connections import (
@@ -25,6 +26,7 @@ from certwright.rooms.validation.connections import (
     delete_connection,
     get_connection,
     list_connections,
+    operators,
     secret_context,
     update_connection,
 )
@@ -32,15 +34,26 @@ from certwright.rooms.validation.foresight import EVIDENCE_LASTS, EVIDENCE_RUNS_
 from certwright.rooms.validation.jobs import challenge_step, version_issued
 from certwright.rooms.validation.ledger import DOMAINS_VALIDATED
 from certwright.rooms.validation.mails import LINK_PATH, confirm, look_link, resend
-from certwright.rooms.validation.ports import DnsProvider, DnsProviders, DnsWriter, Letter, Mail, longest_zone
+from certwright.rooms.validation.ports import (
+    DnsField,
+    DnsOperator,
+    DnsProvider,
+    DnsProviders,
+    DnsWriter,
+    Letter,
+    Mail,
+    longest_zone,
+)
 from certwright.rooms.validation.proofs import Shown, held_zones, shown_by
 from certwright.rooms.validation.rulebook import Rulebook, get_rules, replace_rules, revert_rules, rules_of
 from certwright.rooms.validation.rulepack import (
+    LETS_ENCRYPT,
     RenewalFallback,
     RulePack,
     Validity,
     dcv_reuse,
     dcv_usable_until,
+    lets_encrypt_classic,
     method_end,
     organization_reuse,
     rule_pack,
@@ -71,12 +84,15 @@ __all__ = [
     "EVIDENCE_LASTS",
     "EVIDENCE_RUNS_OUT",
     "FORESEE_STEP",
+    "LETS_ENCRYPT",
     "LINK_PATH",
     "STEP",
     "CaKind",
     "CaaVerdict",
     "ChallengeStatus",
     "DnsConnection",
+    "DnsField",
+    "DnsOperator",
     "DnsProvider",
     "DnsProviders",
     "DnsRecord",
@@ -113,6 +129,7 @@ __all__ = [
     "get_connection",
     "get_rules",
     "held_zones",
+    "lets_encrypt_classic",
     "list_connections",
     "list_evidence",
     "longest_zone",
@@ -120,6 +137,7 @@ __all__ = [
     "method_end",
     "method_offers",
     "move",
+    "operators",
     "organization_reuse",
     "publish",
     "register",
@@ -131,6 +149,7 @@ __all__ = [
     "rules_of",
     "shown_by",
     "state",
+    "tls_alpn_answers",
     "update_connection",
     "validity",
     "why_caa_forbids",

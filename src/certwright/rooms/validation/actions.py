@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -121,8 +122,7 @@ async def publish(
     if await store.of_subject(tx, subject_id):
         return
     records = (Method.DNS_01, Method.DNS)
-    # Connections write TXT records only.
-    places = sorted({one.place for one in wanted if one.method in records and one.record_type == "TXT"})
+    places = sorted({one.place for one in wanted if one.method in records})
     holders = await holders_of(tx, account_id, project_id, places)
     rows: list[dict[str, Any]] = []
     for position, one in enumerate(wanted):
@@ -132,7 +132,7 @@ async def publish(
             "position": position, "name": one.name, "method": one.method.value, "ca": ca, "ca_kind": ca_kind.value,
             "domain": one.name.removeprefix("*."), "created_at": now, "expires_at": one.until, "value": one.value,
             "record_name": one.place if dns else None, "record_type": one.record_type if dns else None,
-            "file_name": None if dns else one.place, "connection_id": holders.get(one.place) if dns else None,
+            "file_name": None if dns else one.place or None, "connection_id": holders.get(one.place) if dns else None,
         })  # fmt: skip
     await store.insert_challenges(tx, rows)
     await services.jobs.start(tx, STEP, *(row["id"] for row in rows))
@@ -255,16 +255,19 @@ def domain_state(
     if row.seen_at is not None:
         until = rules.evidence_until(Method(row.seen_method), row.seen_at, CaKind(row.ca_kind), pack)
         status = ChallengeStatus.VALID if now <= until else ChallengeStatus.EXPIRED
-    record, ends = record_of(row), method_end(pack, row.method)
+    asked, ends = record_of(row), method_end(pack, row.method)
+    record = replace(asked, name=row.leads_to) if asked is not None and row.leads_to else asked
     return DomainState(
         name=row.name,
         method=Method(row.method),
         status=status,
-        automatic=row.connection_id is not None,
+        automatic=row.connection_id is not None or row.method == Method.TLS_ALPN_01,
         connection_id=row.connection_id,
         record=record,
-        instead=rules.cname_instead(record) if record is not None and row.method == Method.DNS else None,
+        instead=rules.cname_instead(record) if record is not None else None,
+        delegated_from=row.record_name if row.leads_to else None,
         file=file_of(services, row),
+        responder=services.settings.tls_alpn_listen if row.method == Method.TLS_ALPN_01 else None,
         mailing=mailed.get(row.domain) if row.method == Method.EMAIL else None,
         ends=ends.date().isoformat() if ends is not None else None,
         explanation=row.explanation,
@@ -278,6 +281,7 @@ def domain_state(
 
 
 def record_of(row: store.Row) -> DnsRecord | None:
+    """The record as it is asked for; its name may be a CNAME (`leads_to`)."""
     return DnsRecord(row.record_name, row.record_type, row.value) if row.record_name and row.value else None
 
 
@@ -286,6 +290,11 @@ def file_of(services: Services, row: store.Row) -> FileToPublish | None:
         return None
     folder = ACME_WELL_KNOWN if row.method == Method.HTTP_01 else WELL_KNOWN
     return FileToPublish(row.name, row.file_name, row.value, services.settings.validation_http_port, folder)
+
+
+async def tls_alpn_answers(tx: Tx, now: datetime) -> dict[str, str]:
+    """For whoever answers tls-alpn-01: by name the key authorization a CA, or our own look, may ask for now."""
+    return await store.tls_alpn_answers(tx, now)
 
 
 async def cancel(tx: Tx, subject_id: str, now: datetime) -> None:
@@ -376,12 +385,18 @@ async def _look(services: Services, row: store.Row) -> Explanation:
             services.resolver, record, written_at=written_at, previous_values=earlier, wildcard=wildcard
         )
         said = rules.explain_dns(facts)
-        if said.ok or row.method != Method.DNS or row.connection_id is not None:
+        instead = rules.cname_instead(record)
+        if said.ok or instead is None or row.connection_id is not None:
             return said
-        other = await checks.gather_dns(services.resolver, rules.cname_instead(record), wildcard=wildcard)
+        other = await checks.gather_dns(services.resolver, instead, wildcard=wildcard)
         return rules.explain_either(said, rules.explain_dns(other))
+    if row.method == Method.TLS_ALPN_01:
+        port = services.settings.validation_tls_port
+        return rules.explain_tls_alpn(await checks.gather_tls_alpn(services.egress, row.name, port), row.value)
     assert file is not None, "a pending challenge that is looked at has a record or a file"
-    return rules.explain_file(await checks.gather_file(services.egress, file))
+    said = rules.explain_file(await checks.gather_file(services.egress, file))
+    # Who said where the site is belongs to what was seen.
+    return replace(said, seen={**said.seen, "resolved_by": [str(server) for server in services.resolver.servers]})
 
 
 async def record_outcome(services: Services, actor: Actor, row: store.Row, explanation: Explanation) -> None:

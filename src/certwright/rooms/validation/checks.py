@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from dataclasses import replace
 
+from certwright.acme.challenges import TLS_ALPN_PROTOCOL, read_tls_alpn, tls_alpn_server_name
 from certwright.platform.egress import WEB_PORTS, Egress, EgressProblem
-from certwright.platform.resolver import Look, Nameserver, Outcome, Resolver, Zone
-from certwright.rooms.validation.rules import holds, is_registry, other_places, parse_caa
+from certwright.platform.resolver import Look, Nameserver, Outcome, Resolver, Zone, normal_name
+from certwright.rooms.validation.rules import holds, is_delegable, is_registry, other_places, parse_caa
 from certwright.rooms.validation.words import (
     CaaFacts,
+    Delegation,
     DnsFacts,
     DnsRecord,
     FileAttempt,
     FileFacts,
     FileToPublish,
     Misplaced,
+    TlsAttempt,
 )
 
 FILE_MAX_BYTES = 8 * 1024
@@ -24,6 +28,7 @@ FILE_TIMEOUT = 10.0
 FILE_MAX_REDIRECTS = 10
 # Each question is bounded too; this is for servers that answer each one as late as they can.
 LOOK_UP_SECONDS = 30.0
+_MOST_CNAMES = 8
 
 _OTHER_TYPE = {"TXT": "CNAME", "CNAME": "TXT"}
 
@@ -50,6 +55,49 @@ async def gather_dns(
         return DnsFacts(record, None, resolvers=(late,))
 
 
+async def follow(resolver: Resolver, record: DnsRecord) -> Delegation:
+    """Where the CNAMEs of a record's name lead, asked at the servers of each zone on the way."""
+    names = [record.name]
+    if not is_delegable(record):
+        return Delegation((record.name,))
+    try:
+        async with asyncio.timeout(LOOK_UP_SECONDS):
+            return await _follow(resolver, names)
+    except TimeoutError:
+        return Delegation(tuple(names), known=False)
+
+
+async def _follow(resolver: Resolver, names: list[str]) -> Delegation:
+    while len(names) <= _MOST_CNAMES:
+        zone = await _zone_of(resolver, names[-1])
+        # A target in no zone that can be found is where the record belongs all the same.
+        looks = await resolver.authoritative(zone, names[-1], "CNAME") if zone is not None else ()
+        answered = [look for look in looks if look.outcome in _ANSWERED]
+        target = _agreed([look.values[:1] for look in answered])
+        if target is None:
+            return Delegation(tuple(names), known=bool(answered) or len(names) > 1)
+        names.append(target)
+        if target in names[:-1]:
+            return Delegation(tuple(names), loops=True)
+    return Delegation(tuple(names), loops=True)
+
+
+def _agreed(said: Sequence[tuple[str, ...]]) -> str | None:
+    """The one name all servers gave; None when they gave none, or differ."""
+    names = {normal_name(values[0]) if values else "" for values in said}
+    return (names.pop() or None) if len(names) == 1 else None
+
+
+async def _zone_of(resolver: Resolver, name: str) -> Zone | None:
+    """The zone that holds the name itself, though its CNAME may lead to one that is dead or doesn't exist."""
+    zone = await resolver.zone_of(name)
+    if zone is None and name.startswith("_"):
+        look = await resolver.lookup(name, "CNAME")
+        if look.outcome is Outcome.FOUND:
+            zone = await resolver.zone_of(name.partition(".")[2])
+    return None if zone is not None and is_registry(zone.name, name) else zone
+
+
 async def _gather_dns(
     resolver: Resolver,
     record: DnsRecord,
@@ -58,9 +106,7 @@ async def _gather_dns(
     ca_identifiers: Sequence[str],
     wildcard: bool,
 ) -> DnsFacts:
-    zone = await resolver.zone_of(record.name)
-    if zone is not None and is_registry(zone.name, record.name):
-        zone = None
+    zone = await _zone_of(resolver, record.name)
     broken = await resolver.dnssec_broken(zone.name if zone else record.name, "SOA")
     if zone is None:
         looks = await resolver.lookup_everywhere(record.name, record.type)
@@ -70,6 +116,16 @@ async def _gather_dns(
         gather_caa(resolver, record.name, wildcard=wildcard),
     )
     answering = [look for look in looks if look.outcome in _ANSWERED]
+    if broken is None and is_delegable(record) and _agreed([look.aliases[:1] for look in answering]) is not None:
+        delegation = await _follow(resolver, [record.name])
+        if delegation.loops:
+            return DnsFacts(record, zone.name, zone.server_names, looks, delegation=delegation)
+        if delegation.target is not None:
+            there = replace(record, name=delegation.target)
+            facts = await _gather_dns(resolver, there, written_at, previous_values, ca_identifiers, wildcard)
+            if facts.dnssec_failure is None and facts.resolvers:
+                facts = replace(facts, dnssec_failure=await resolver.dnssec_broken(record.name, record.type))
+            return replace(facts, delegation=delegation, caa=caa)
     everywhere = bool(answering) and all(holds(look, record) for look in answering)
     cached: tuple[Look, ...] = ()
     other: Look | None = None
@@ -154,6 +210,26 @@ async def gather_file(egress: Egress, file: FileToPublish) -> FileFacts:
     if not arrived and file.port == 80 and first.code not in ("egress_dns", "egress_denied"):
         attempts.append(await _attempt(egress, file.url.replace("http:", "https:", 1), ports))
     return FileFacts(file, tuple(attempts))
+
+
+async def gather_tls_alpn(egress: Egress, name: str, port: int) -> TlsAttempt:
+    """Look at what answers for the name when a CA asks (RFC 8737 section 3; RFC 8738 section 6 for addresses)."""
+    context = _unverified()
+    context.set_alpn_protocols([TLS_ALPN_PROTOCOL])
+    try:
+        connection = await egress.connect(
+            name, port, timeout=FILE_TIMEOUT, tls=context, server_hostname=tls_alpn_server_name(name)
+        )
+    except EgressProblem as problem:
+        return TlsAttempt(name, port, code=problem.code, message=problem.message, fix=problem.fix)
+    try:
+        spoken = connection.writer.get_extra_info("ssl_object")
+        names, digest = read_tls_alpn(spoken.getpeercert(binary_form=True) or b"")
+        return TlsAttempt(
+            name, port, connection.address, spoken.selected_alpn_protocol() == TLS_ALPN_PROTOCOL, names, digest
+        )
+    finally:
+        await connection.close()
 
 
 async def _attempt(egress: Egress, url: str, ports: frozenset[int]) -> FileAttempt:

@@ -14,7 +14,7 @@ from certwright.platform.limits import CheckLimit
 from certwright.platform.services import Services
 from certwright.rooms import access, audit
 from certwright.rooms.validation import store
-from certwright.rooms.validation.ports import DnsProviders, DnsWriter
+from certwright.rooms.validation.ports import DnsOperator, DnsProviders, DnsWriter
 from certwright.rooms.validation.tables import dns_connections
 from certwright.rooms.validation.words import DnsConnection
 
@@ -45,7 +45,7 @@ async def create_connection(
     provider = services.port(DnsProviders).get(kind)
     plain = _zones(zones)
     checked = provider.settings(settings)
-    provider.check_secret(secret)
+    provider.check_secret(secret, checked)
     wanted = _name(name)
     now = services.clock.now()
     connection_id = new_id("dns", now)
@@ -63,6 +63,12 @@ async def create_connection(
             after={"name": wanted, "kind": kind, "zones": plain, "settings": checked},
         )  # fmt: skip
         return _shown(await store.connection(tx, connection_id), connection_id)
+
+
+def operators(services: Services, actor: Actor) -> tuple[DnsOperator, ...]:
+    """Whom a connection can be made to."""
+    access.require_somewhere(actor, "dns:connection:list")
+    return services.port(DnsProviders).operators()
 
 
 async def get_connection(services: Services, actor: Actor, connection_id: str) -> DnsConnection:
@@ -109,7 +115,7 @@ async def update_connection(
             values["settings"] = provider.settings(settings)
         shown = dict(values)
         if secret is not None:
-            provider.check_secret(secret)
+            provider.check_secret(secret, values.get("settings", before.settings))
             values["secret"] = services.vault.seal(secret.encode(), secret_context(connection_id))
             shown["secret_replaced"] = True
         if set(values) & {"zones", "settings", "secret"}:
@@ -145,7 +151,7 @@ async def delete_connection(
                 fix="Wait until they are validated, or withdraw their applications.", extra={"waiting": waiting},
             )  # fmt: skip
         out = await store.records_out(tx, connection_id)
-        names = list(dict.fromkeys(row.record_name for row in out))
+        names = list(dict.fromkeys(row.at for row in out))
         if not out or leave_records:
             await store.delete_connection(tx, connection_id)
             await audit.record(
@@ -167,7 +173,7 @@ def _records_out(names: Sequence[str], *, being_removed: bool) -> Refused:
         else "They are removed when their certificates are issued or the applications withdrawn."
     )
     return Refused(
-        "dns_records_out", f"TXT records written through this DNS connection still stand: {shown}.",
+        "dns_records_out", f"Records written through this DNS connection still stand: {shown}.",
         fix=f"{first} If the DNS server is gone, delete with --leave-records (the API's leave_records=true) and remove "
         "them at the DNS operator yourself.",
         extra={"records": list(names)},

@@ -87,7 +87,9 @@ async def _gap(tx: Tx, row: store.Row, now: datetime) -> dict[str, datetime | No
         tx, row.account_id, row.project_id, shown[0].ca, names, CaKind(shown[0].ca_kind), now, pack
     )
     by_dns = [one.name for one in shown if one.method in (Method.DNS, Method.DNS_01) and not looks_like_ip(one.name)]
-    places = rules.record_places(by_dns, single=len(names) == 1)
+    # Where a CNAME led the last time, it is expected to lead again.
+    led = {one.name: one.seen_where for one in shown if one.seen_where is not None}
+    places = rules.record_places(by_dns, single=len(names) == 1) | led
     held = await holders_of(tx, row.account_id, row.project_id, sorted(set(places.values())))
     return rules.evidence_gap(ends, [name for name, place in places.items() if place in held], row.needed_at)
 

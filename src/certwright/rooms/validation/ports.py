@@ -1,5 +1,5 @@
-"""What the validation room needs from others: of whoever hosts a DNS zone that one TXT value is added and taken away,
-of whoever sends mail that letters to a domain's mailboxes are sent."""
+"""What the validation room needs from others: of whoever hosts a DNS zone that one record is added and taken away, of
+whoever sends mail that letters to a domain's mailboxes are sent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from certwright.platform.db import Tx
 from certwright.platform.egress import Egress
 from certwright.platform.resolver import Nameserver
 from certwright.platform.services import Services
+from certwright.rooms.validation.words import DnsRecord
 
 
 class DnsWriter(Protocol):
     """One connection to a DNS operator. Names are plain lower-case names without a trailing dot.
 
-    `add_txt` and `remove_txt` touch exactly one value and are content to find the work done; they don't wait for
-    secondaries. Both raise problems with the codes dns_update_unreachable, dns_update_bad_key, dns_update_refused,
-    dns_update_not_zone, dns_update_cname or dns_update_failed.
+    `add` and `remove` take TXT and CNAME records, touch exactly one value and are content to find the work done; they
+    don't wait for secondaries. Both raise problems with the codes dns_update_unreachable, dns_update_bad_key,
+    dns_update_refused, dns_update_not_zone, dns_update_cname (a CNAME is in the way, so that nothing was added),
+    dns_update_name_taken (a CNAME is to be added where other records are) or dns_update_failed.
     """
 
     def zone_for(self, name: str) -> str | None:
@@ -35,20 +37,52 @@ class DnsWriter(Protocol):
         """Prove that every zone could be updated, changing nothing; raises as above."""
         ...
 
-    async def add_txt(self, name: str, value: str, ttl: int) -> None: ...
+    async def add(self, record: DnsRecord) -> None: ...
 
-    async def remove_txt(self, name: str, value: str) -> None: ...
+    async def remove(self, record: DnsRecord) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DnsField:
+    """One thing to ask for. `secret`: it becomes part of the secret. `choices` empty: any text; `default` is what is
+    used when it is left out."""
+
+    name: str
+    secret: bool = False
+    required: bool = False
+    choices: tuple[str, ...] = ()
+    default: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsOperator:
+    """Whom a connection can be made to, and what to ask for. `key` is unique among all; `settings` come with it."""
+
+    key: str
+    title: str
+    kind: str
+    fields: tuple[DnsField, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def secret(self, given: Mapping[str, str]) -> str:
+        """One secret of what was typed into the secret fields: the value alone, or lines of name=value."""
+        names = [one.name for one in self.fields if one.secret]
+        if len(names) == 1:
+            return given.get(names[0], "")
+        return "\n".join(f"{name}={given[name]}" for name in names if given.get(name))
 
 
 class DnsProvider(Protocol):
     """A kind of DNS connection. `settings` are plain facts shown to people; `secret` is sealed in the vault."""
 
+    def operators(self) -> tuple[DnsOperator, ...]: ...
+
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Check and complete the settings; raises Invalid or InvalidFields naming `settings.<field>`."""
         ...
 
-    def check_secret(self, secret: str) -> None:
-        """Raises Invalid for a secret that can't be one."""
+    def check_secret(self, secret: str, settings: Mapping[str, Any]) -> None:
+        """Raises Invalid for a secret that can't be one beside these (checked) settings."""
         ...
 
     def writer(self, egress: Egress, zones: Sequence[str], settings: Mapping[str, Any], secret: str) -> DnsWriter: ...
@@ -59,6 +93,10 @@ class DnsProviders:
     """The kinds there are, put into Services.ports by the entry."""
 
     by_kind: Mapping[str, DnsProvider] = field(default_factory=dict)
+
+    def operators(self) -> tuple[DnsOperator, ...]:
+        """All that connections can be made to, in the order of the kinds."""
+        return tuple(operator for provider in self.by_kind.values() for operator in provider.operators())
 
     def get(self, kind: str) -> DnsProvider:
         """Raises Invalid dns_kind_unknown."""

@@ -15,23 +15,31 @@ from certwright.rooms.validation.words import Method
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One name of an application, and by which method it was shown when."""
+    """One name of an application, and by which method it was shown when. `by_connection`: a DNS connection that is
+    still there wrote its record, if only where a CNAME leads."""
 
     name: str
     method: Method
     validated_at: datetime
+    by_connection: bool = False
 
 
 async def shown_by(tx: Tx, subject_ids: Sequence[str]) -> dict[str, list[Shown]]:
     """The evidence each of these applications rests on."""
     query = (
-        sa.select(challenges.c.subject_id, challenges.c.name, evidence.c.method, evidence.c.validated_at)
+        sa.select(
+            challenges.c.subject_id,
+            challenges.c.name,
+            evidence.c.method,
+            evidence.c.validated_at,
+            challenges.c.connection_id.is_not(None),
+        )
         .join(evidence, evidence.c.id == challenges.c.evidence_id)
         .where(is_one_of(challenges.c.subject_id, subject_ids))
     )
     found: dict[str, list[Shown]] = {}
-    for subject_id, name, method, at in await tx.execute(query):
-        found.setdefault(subject_id, []).append(Shown(name, Method(method), at))
+    for subject_id, name, method, at, by_connection in await tx.execute(query):
+        found.setdefault(subject_id, []).append(Shown(name, Method(method), at, by_connection))
     return found
 
 

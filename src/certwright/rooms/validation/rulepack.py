@@ -101,6 +101,13 @@ class LetsEncrypt(_Strict):
     tlsserver_days: int
     shortlived_hours: int
 
+    @model_validator(mode="after")
+    def _ordered(self) -> LetsEncrypt:
+        days = [step.from_ for step in self.classic_days]
+        if not days or days != sorted(set(days)):
+            raise ValueError("dated steps must be present and in order")
+        return self
+
 
 class RenewalFallback(_Strict):
     fraction_of_life: float = Field(gt=0, lt=1)
@@ -164,6 +171,16 @@ def dcv_reuse(pack: RulePack, at: datetime) -> timedelta:
 def organization_reuse(pack: RulePack, at: datetime) -> timedelta:
     """How old an organisation's verification may be when issuing at `at` (BR 4.2.1)."""
     return timedelta(days=_in_force(pack.public_tls.organization_reuse_days, at).max)
+
+
+LETS_ENCRYPT = "letsencrypt.org"
+"""What Let's Encrypt calls itself in CAA records."""
+
+
+def lets_encrypt_classic(pack: RulePack, at: datetime) -> tuple[int, int]:
+    """(days of life, hours for which an authorization is used again) of Let's Encrypt's usual certificates at `at`."""
+    step = _in_force(pack.letsencrypt.classic_days, at)
+    return step.days, step.authz_reuse_hours
 
 
 def method_end(pack: RulePack, method: str) -> datetime | None:

@@ -10,6 +10,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,6 +28,7 @@ from certwright.rooms.validation.words import (
     CaaVerdict,
     CaKind,
     ChallengeStatus,
+    Delegation,
     DnsFacts,
     DnsRecord,
     Explanation,
@@ -37,6 +39,7 @@ from certwright.rooms.validation.words import (
     Mailing,
     Method,
     Offer,
+    TlsAttempt,
     texts,
 )
 
@@ -94,11 +97,20 @@ def record_places(names: Sequence[str], *, single: bool) -> dict[str, str]:
     }
 
 
-def cname_instead(record: DnsRecord) -> DnsRecord:
-    """The CNAME that does as well as a TXT record of ours, for zones where no TXT record can be added.
+def is_delegable(record: DnsRecord) -> bool:
+    """Whether a CNAME at the record's name hands it to another zone: a name that begins with an underscore is there for
+    nothing but validation. At a host name a CNAME directs visitors, and says nothing about who vouches for the name."""
+    return record.type == "TXT" and record.name.startswith("_")
+
+
+def cname_instead(record: DnsRecord) -> DnsRecord | None:
+    """The CNAME that does as well as a TXT record of ours, for names where no TXT record can be added; None for what
+    another CA asks for, which knows nothing of it.
 
     The label comes from the value, so that applications for one name don't ask for the same CNAME.
     """
+    if record.type != "TXT" or not record.value.startswith(VALUE_PREFIX):
+        return None
     label = "_" + hashlib.sha256(record.value.encode()).hexdigest()[:16]
     return DnsRecord(f"{label}.{record.name}", "CNAME", f"{record.value.removeprefix(VALUE_PREFIX)}.{CNAME_TARGET}")
 
@@ -447,6 +459,8 @@ def holds(look: Look, record: DnsRecord) -> bool:
 
 def explain_dns(facts: DnsFacts) -> Explanation:
     """The first cause that keeps this record from being accepted, or ok. See tests for each."""
+    if facts.delegation is not None:
+        return _explain_delegated(facts, facts.delegation)
     record = facts.record
     if facts.dnssec_failure is not None:
         return _dns(
@@ -479,11 +493,24 @@ def explain_dns(facts: DnsFacts) -> Explanation:
 _ANSWERS = frozenset((Outcome.FOUND, Outcome.NO_SUCH_NAME, Outcome.NO_SUCH_TYPE, Outcome.ALIAS))
 
 
+def _explain_delegated(facts: DnsFacts, delegation: Delegation) -> Explanation:
+    asked, path = delegation.names[0], " → ".join(delegation.names)
+    if delegation.loops:
+        return _dns(
+            facts, "dns_cname_loop", f"The CNAMEs of {asked} lead nowhere: {path}.",
+            f"Let {asked} lead to one name that can hold the {facts.record.type} record, or remove it.",
+        )  # fmt: skip
+    said = explain_dns(replace(facts, delegation=None))
+    seen = {**said.seen, "delegation": list(delegation.names)}
+    return replace(said, sentence=f"{asked} leads to {delegation.names[-1]} by CNAME. {said.sentence}", seen=seen)
+
+
 def _explain_found(facts: DnsFacts, having: Sequence[Look], silent: Sequence[Look]) -> Explanation:
     record, note = facts.record, ""
-    late = [look.server for look in facts.resolvers if look.outcome in _ANSWERS and not holds(look, record)]
+    late = [look for look in facts.resolvers if look.outcome in _ANSWERS and not holds(look, record)]
     if late:
-        note = f" The resolver {', '.join(late)} still has an older answer in its cache."
+        who = ", ".join(f"{look.server} ({look.ttl} s left)" if look.ttl else look.server for look in late)
+        note = f" Older answers are still in the cache of the resolver {who}."
     if silent:
         note += f" No answer from: {', '.join(look.server for look in silent)}."
     others = sorted({value for look in having for value in look.values} - {record.value})
@@ -535,11 +562,19 @@ def _explain_missing(facts: DnsFacts, answered: Sequence[Look]) -> Explanation:
         )  # fmt: skip
     if record.type != "CNAME":
         aliased = next((look for look in answered if look.aliases), None)
+        if aliased is not None and is_delegable(record):
+            missing = [look.server for look in answered if look.aliases != aliased.aliases]
+            return _dns(
+                facts, "dns_not_everywhere",
+                f"{aliased.server} has {record.name} as a CNAME of {aliased.aliases[0]}; not so: {', '.join(missing)}.",
+                "Wait until the zone's servers have copied the change, then check again.",
+            )  # fmt: skip
         if aliased is not None:
             return _dns(
                 facts, "dns_cname_conflict",
                 f"{record.name} is a CNAME of {aliased.aliases[0]}, and a CNAME allows no other record beside it.",
-                "Remove the CNAME while validating, or choose file validation.",
+                "Add the CNAME that does as well, where one is shown; else remove this one while validating, or choose "
+                "file validation.",
             )  # fmt: skip
     found = list(dict.fromkeys(v for look in answered for v in look.values))
     if found:
@@ -688,6 +723,29 @@ def explain_mail(mailing: Mailing) -> Explanation:
 # --- explaining files --------------------------------------------------------------------------------------------
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def explain_tls_alpn(attempt: TlsAttempt, expected: str) -> Explanation:
+    """`expected` is the key authorization the certificate must hold the digest of."""
+    where = f"{attempt.name} port {attempt.port}"
+    if attempt.code == "egress_tls" or (attempt.code is None and not attempt.spoke):
+        code = "tls_alpn_not_spoken"
+        sentence = f"What answers at {where} doesn't speak acme-tls/1."
+        fix = "Hand connections that ask for this protocol to the address in CERTWRIGHT_TLS_ALPN_LISTEN."
+    elif attempt.code is not None:
+        code, sentence, fix = attempt.code, attempt.message, attempt.fix
+    elif attempt.names != (attempt.name,) or attempt.digest is None:
+        code = "tls_alpn_other_certificate"
+        sentence = f"What answers at {where} shows the certificate of {texts(attempt.names) or 'nobody'}."
+        fix = "Hand the connections through as they are: what ends TLS in between hides our answer."
+    elif attempt.digest != hashlib.sha256(expected.encode()).digest():
+        code = "tls_alpn_other_value"
+        sentence = f"What answers at {where} answers for another order."
+        fix = "Make sure that only this server answers acme-tls/1 for the name."
+    else:
+        code, sentence, fix = "tls_alpn_found", f"The challenge's certificate is served at {where}.", ""
+    seen = {"address": attempt.address, "names": list(attempt.names[:10])}
+    return Explanation(code == "tls_alpn_found", code, sentence, fix, seen)
 
 
 def file_matches(attempt: FileAttempt, file: FileToPublish) -> bool:

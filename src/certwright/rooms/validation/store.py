@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from certwright.platform.db import Tx, is_one_of
 from certwright.rooms.validation.tables import challenges, dns_connections, evidence, foreseen, mailed_links
+from certwright.rooms.validation.words import Method
 
 Row = sa.Row[*tuple[Any, ...]]
 _C = challenges.c
@@ -21,7 +22,7 @@ _F = foreseen.c
 
 _CHALLENGE = (
     _C.id, _C.account_id, _C.project_id, _C.subject_id, _C.position, _C.name, _C.domain, _C.method, _C.ca, _C.ca_kind,
-    _C.value, _C.record_name, _C.record_type, _C.file_name, _C.connection_id, _C.created_at, _C.expires_at,
+    _C.value, _C.record_name, _C.record_type, _C.leads_to, _C.file_name, _C.connection_id, _C.created_at, _C.expires_at,
     _C.write_intended_at, _C.written_at, _C.released_at, _C.removed_at, _C.checks, _C.checked_at, _C.explanation,
     _C.validated_at, _C.cancelled_at, _C.evidence_id, _C.next_step_at,
 )  # fmt: skip
@@ -47,10 +48,18 @@ async def challenge(tx: Tx, challenge_id: str) -> Row | None:
 
 
 async def of_subject(tx: Tx, subject_id: str, seen_by: sa.ColumnElement[bool] | None = None) -> Sequence[Row]:
-    """Every name of an application in its order, with the evidence's own facts (`seen_at`, `seen_method`)."""
+    """Every name of an application in its order, with the evidence's own facts: `seen_at`, `seen_method`, and
+    `seen_where` if the record stood where a CNAME led."""
+    shown = challenges.alias("shown")
     query = (
-        sa.select(*_CHALLENGE, _E.validated_at.label("seen_at"), _E.method.label("seen_method"))
+        sa.select(
+            *_CHALLENGE,
+            _E.validated_at.label("seen_at"),
+            _E.method.label("seen_method"),
+            shown.c.leads_to.label("seen_where"),
+        )
         .outerjoin(evidence, _E.id == _C.evidence_id)
+        .outerjoin(shown, shown.c.id == _E.challenge_id)
         .where(_C.subject_id == subject_id)
         .order_by(_C.position)
     )
@@ -60,6 +69,29 @@ async def of_subject(tx: Tx, subject_id: str, seen_by: sa.ColumnElement[bool] | 
 async def lock_subject(tx: Tx, subject_id: str) -> None:
     """One writer at a time decides which name was the last to become valid."""
     await tx.execute(sa.select(_C.id).where(_C.subject_id == subject_id).order_by(_C.id).with_for_update())
+
+
+async def route(tx: Tx, challenge_id: str, leads_to: str | None, connection_id: str | None) -> bool:
+    """Where the record goes and who writes it; False when it is being written already, or not needed any more."""
+    result = await tx.execute(
+        sa.update(challenges)
+        .where(
+            _C.id == challenge_id, _C.write_intended_at.is_(None), _C.validated_at.is_(None),
+            _C.cancelled_at.is_(None), _C.released_at.is_(None),
+        )
+        .values(leads_to=leads_to, connection_id=connection_id)
+    )  # fmt: skip
+    return bool(result.rowcount)
+
+
+async def not_written(tx: Tx, challenge_id: str, **instead: str) -> None:
+    """A CNAME was in the way, so that nothing was written: the record's place is looked for anew. `instead` are the
+    record's new values where another does as well."""
+    await tx.execute(
+        sa.update(challenges)
+        .where(_C.id == challenge_id, _C.written_at.is_(None))
+        .values(write_intended_at=None, **instead)
+    )
 
 
 async def intend_write(tx: Tx, challenge_id: str, now: datetime) -> bool:
@@ -125,6 +157,19 @@ async def release(tx: Tx, subject_ids: Sequence[str], now: datetime) -> None:
             ),
         )
     )
+
+
+async def tls_alpn_answers(tx: Tx, now: datetime) -> dict[str, str]:
+    """The newest value of each name that is still of use, by name."""
+    query = (
+        sa.select(_C.name, _C.value)
+        .where(
+            _C.method == Method.TLS_ALPN_01.value, _C.value.is_not(None), _C.cancelled_at.is_(None),
+            _C.released_at.is_(None), _C.expires_at > now,
+        )
+        .order_by(_C.id)
+    )  # fmt: skip
+    return {row.name: row.value for row in await tx.execute(query)}
 
 
 async def previous_values(tx: Tx, account_id: str, place: str, now: datetime) -> frozenset[str]:
@@ -306,9 +351,15 @@ async def connection_in_use(tx: Tx, connection_id: str, now: datetime) -> int:
 async def records_out(tx: Tx, connection_id: str) -> Sequence[Row]:
     """Challenges whose record was, or may have been, written through this connection and not removed yet."""
     query = (
-        sa.select(_C.id, _C.record_name, _C.released_at, _C.cancelled_at, _C.expires_at)
+        sa.select(
+            _C.id,
+            sa.func.coalesce(_C.leads_to, _C.record_name).label("at"),
+            _C.released_at,
+            _C.cancelled_at,
+            _C.expires_at,
+        )
         .where(_C.connection_id == connection_id, _C.write_intended_at.is_not(None), _C.removed_at.is_(None))
-        .order_by(_C.record_name, _C.id)
+        .order_by(sa.literal_column("at"), _C.id)
     )
     return (await tx.execute(query)).all()
 

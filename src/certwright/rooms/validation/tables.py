@@ -67,6 +67,8 @@ challenges = sa.Table(
     sa.Column("value", sa.Text),
     sa.Column("record_name", sa.Text),
     sa.Column("record_type", sa.Text),
+    # Where the record goes when `record_name` is a CNAME that leads there.
+    sa.Column("leads_to", sa.Text(collation="C")),
     sa.Column("file_name", sa.Text),
     id_column("connection_id", sa.ForeignKey("dns_connections.id", ondelete="SET NULL"), index=True),
     at_column("created_at", nullable=False),
@@ -86,6 +88,9 @@ challenges = sa.Table(
     sa.UniqueConstraint("subject_id", "name"),
     sa.CheckConstraint("(validated_at IS NULL) = (evidence_id IS NULL)", "evidence"),
     sa.CheckConstraint("evidence_id IS NOT NULL OR value IS NOT NULL OR method = 'email'", "value"),
+    sa.Index(
+        "ix_challenges_tls_alpn", "id", postgresql_where=sa.text("method = 'tls-alpn-01' AND released_at IS NULL")
+    ),
     sa.Index("ix_challenges_due", "next_step_at", postgresql_where=sa.text("next_step_at IS NOT NULL")),
     info={"resource": "validation"},
 )

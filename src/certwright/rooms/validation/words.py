@@ -184,6 +184,21 @@ class CaaVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Delegation:
+    """Where the CNAMEs of a name lead: `names` begins with the name itself. `loops`: they lead nowhere, in a circle or
+    through too many; `known` is False when the DNS doesn't say."""
+
+    names: tuple[str, ...]
+    loops: bool = False
+    known: bool = True
+
+    @property
+    def target(self) -> str | None:
+        """The name at which the record counts instead; None: at the name itself."""
+        return self.names[-1] if len(self.names) > 1 and not self.loops else None
+
+
+@dataclass(frozen=True, slots=True)
 class Misplaced:
     """The expected value, found at a name where it has no effect."""
 
@@ -197,7 +212,8 @@ class DnsFacts:
 
     `authoritative` and `resolvers` are the looks for the record's own type; `other_type` is one look for a type that
     people publish by mistake; `written_at` the looks at servers where the record was written; `ca_identifiers` the
-    CAA domain names of the CA (empty: the CA doesn't heed CAA, the facts are for information only).
+    CAA domain names of the CA (empty: the CA doesn't heed CAA, the facts are for information only). `delegation`: the
+    name asked for leads elsewhere by CNAME; `record` and everything looked up is then where it leads.
     """
 
     record: DnsRecord
@@ -212,6 +228,7 @@ class DnsFacts:
     previous_values: frozenset[str] = frozenset()
     caa: CaaFacts | None = None
     ca_identifiers: tuple[str, ...] = ()
+    delegation: Delegation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +243,22 @@ class FileAttempt:
     code: str | None = None
     message: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TlsAttempt:
+    """One tls-alpn-01 connection to `name`: what was presented (`names`, `digest` of RFC 8737's extension), or a
+    problem (`code`, `message` of the guarded client). `spoke`: the other side agreed on the protocol acme-tls/1."""
+
+    name: str
+    port: int
+    address: str | None = None
+    spoke: bool = False
+    names: tuple[str, ...] = ()
+    digest: bytes | None = None
+    code: str | None = None
+    message: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +311,10 @@ class ChallengeStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class DomainState:
     """One name of an application. `record` or `file` says what to publish while it is pending, `instead` a record that
-    does as well, `mailing` who was written to; `automatic` that a DNS connection does it; `valid_until` until when its
-    evidence may be used. `ends` is the ISO day from which public CAs may not use the method any more."""
+    does as well, `mailing` who was written to; `automatic` that a DNS connection does it, or our own responder for
+    tls-alpn-01, which listens at `responder`; `valid_until` until when its
+    evidence may be used. `ends` is the ISO day from which public CAs may not use the method any more.
+    `delegated_from`: the name the CA asks for, a CNAME that leads to the name of `record`."""
 
     name: str
     method: Method
@@ -288,7 +323,9 @@ class DomainState:
     connection_id: str | None = None
     record: DnsRecord | None = None
     instead: DnsRecord | None = None
+    delegated_from: str | None = None
     file: FileToPublish | None = None
+    responder: str | None = None
     mailing: Mailing | None = None
     ends: str | None = None
     explanation: Mapping[str, Any] | None = None
@@ -311,19 +348,24 @@ class DomainState:
 
     @property
     def instructions(self) -> Mapping[str, Any] | None:
-        """What to do, as one document: `{"kind": "record"|"file"|"mail"|"none", …}`; None once nothing is left to do.
+        """What to do, as one document: `{"kind": "record"|"file"|"mail"|"tls-alpn"|"none", …}`; None once nothing is
+        left to do.
 
-        A record's `instead` is another one that does as well.
+        A record's `instead` is another one that does as well; `delegated_from` the CNAME that leads to its name.
         """
         if self.status is not ChallengeStatus.PENDING:
             return None
+        if self.responder is not None:
+            return {"kind": "tls-alpn", "automatic": True, "listen": self.responder, "port": 443}
         if self.automatic:
             return {"kind": "none", "automatic": True, "connection_id": self.connection_id}
         if self.mailing is not None:
             return {"kind": "mail", "automatic": False} | self.mailing.as_dict()
         if self.record is not None:
-            instead = {"instead": self.instead.as_dict()} if self.instead is not None else {}
-            return {"kind": "record", "automatic": False} | self.record.as_dict() | instead
+            more: dict[str, Any] = {"instead": self.instead.as_dict()} if self.instead is not None else {}
+            if self.delegated_from is not None:
+                more["delegated_from"] = self.delegated_from
+            return {"kind": "record", "automatic": False} | self.record.as_dict() | more
         return {"kind": "file", "automatic": False} | self.file.as_dict() if self.file is not None else None
 
 

@@ -15,7 +15,7 @@ from certwright.connectors.dns.huawei.signing import query_string, signed_header
 from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused, Unavailable
 from certwright.platform.egress import Egress, EgressProblem
 from certwright.platform.resolver import Nameserver, normal_name
-from certwright.rooms.validation import longest_zone
+from certwright.rooms.validation import DnsField, DnsOperator, DnsRecord, longest_zone
 
 ENDPOINT: Final = "https://dns.myhuaweicloud.com"
 DEFAULT_TIMEOUT = 15.0
@@ -37,6 +37,13 @@ class HuaweiProvider:
     timeout: float = DEFAULT_TIMEOUT
     now: Callable[[], datetime] = _now
 
+    def operators(self) -> tuple[DnsOperator, ...]:
+        fields = (
+            DnsField("access_key", required=True), DnsField("endpoint", default=ENDPOINT),
+            DnsField("secret", secret=True, required=True),
+        )  # fmt: skip
+        return (DnsOperator("huawei", "Huawei Cloud", "huawei", fields),)
+
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         problems: list[Problem] = [
             _wrong(name[:40], "setting_unknown", f"A Huawei Cloud connection has no setting {name[:40]!r}.",
@@ -55,7 +62,7 @@ class HuaweiProvider:
             raise InvalidFields(problems)
         return {"access_key": access_key, "endpoint": str(endpoint).rstrip("/")}
 
-    def check_secret(self, secret: str) -> None:
+    def check_secret(self, secret: str, settings: Mapping[str, Any]) -> None:
         if not 16 <= len(secret.strip()) <= 128 or not secret.strip().isascii():
             raise Invalid(
                 "huawei_secret_invalid", "The secret key (SK) can't be one.", field="secret",
@@ -107,39 +114,40 @@ class HuaweiWriter:
         for zone in self._zones:
             await self._zone_id(zone)
 
-    async def add_txt(self, name: str, value: str, ttl: int) -> None:
-        quoted = f'"{_plain(value)}"'
-        zone_id = await self._zone_id(self._zone(name))
+    async def add(self, record: DnsRecord) -> None:
+        said = _said(record)
+        zone_id = await self._zone_id(self._zone(record.name))
         for _ in range(_TRIES):
-            there = await self._txt(zone_id, name)
-            if there is not None and quoted in there["records"]:
+            there = await self._set(zone_id, record, adding=True)
+            if there is not None and said in there["records"]:
                 return
-            asked = {"name": normal_name(name) + ".", "type": "TXT"}
+            asked = {"name": normal_name(record.name) + ".", "type": record.type}
             if there is None:
-                await self._call("POST", f"/v2/zones/{zone_id}/recordsets", asked | {"ttl": ttl, "records": [quoted]})
+                made = asked | {"ttl": record.ttl, "records": [said]}
+                await self._call("POST", f"/v2/zones/{zone_id}/recordsets", made)
             else:
-                changed = asked | {"ttl": there["ttl"], "records": [*there["records"], quoted]}
+                changed = asked | {"ttl": there["ttl"], "records": [*there["records"], said]}
                 await self._call("PUT", f"/v2/zones/{zone_id}/recordsets/{there['id']}", changed)
-        await self._must_be(zone_id, name, quoted, there=True)
+        await self._must_be(zone_id, record, said, there=True)
 
-    async def remove_txt(self, name: str, value: str) -> None:
-        quoted = f'"{_plain(value)}"'
-        zone_id = await self._zone_id(self._zone(name))
+    async def remove(self, record: DnsRecord) -> None:
+        said = _said(record)
+        zone_id = await self._zone_id(self._zone(record.name))
         for _ in range(_TRIES):
-            there = await self._txt(zone_id, name, aliased=True)
-            if there is None or quoted not in there["records"]:
+            there = await self._set(zone_id, record, adding=False)
+            if there is None or said not in there["records"]:
                 return
-            path, left = f"/v2/zones/{zone_id}/recordsets/{there['id']}", [r for r in there["records"] if r != quoted]
+            path, left = f"/v2/zones/{zone_id}/recordsets/{there['id']}", [r for r in there["records"] if r != said]
             if left:
-                asked = {"name": normal_name(name) + ".", "type": "TXT", "ttl": there["ttl"], "records": left}
+                asked = {"name": normal_name(record.name) + ".", "type": "TXT", "ttl": there["ttl"], "records": left}
                 await self._call("PUT", path, asked)
             else:
                 await self._call("DELETE", path)
-        await self._must_be(zone_id, name, quoted, there=False)
+        await self._must_be(zone_id, record, said, there=False)
 
-    async def _must_be(self, zone_id: str, name: str, quoted: str, *, there: bool) -> None:
-        found = await self._txt(zone_id, name, aliased=True)
-        if (found is not None and quoted in found["records"]) is not there:
+    async def _must_be(self, zone_id: str, record: DnsRecord, said: str, *, there: bool) -> None:
+        found = await self._set(zone_id, record, adding=False)
+        if (found is not None and said in found["records"]) is not there:
             raise self._failed("somebody else keeps changing the same record set")
 
     def _zone(self, name: str) -> str:
@@ -162,18 +170,26 @@ class HuaweiWriter:
             )  # fmt: skip
         return ids[0]
 
-    async def _txt(self, zone_id: str, name: str, *, aliased: bool = False) -> Mapping[str, Any] | None:
-        """The TXT record set at exactly this name. Raises Refused `dns_update_cname` unless `aliased`."""
-        query = {"name": normal_name(name) + ".", "search_mode": "equal"}
+    async def _set(self, zone_id: str, record: DnsRecord, *, adding: bool) -> Mapping[str, Any] | None:
+        """The record set of this type at exactly this name. Where the record is to be added, raises Refused
+        `dns_update_cname` or `dns_update_name_taken` if it can't."""
+        query = {"name": normal_name(record.name) + ".", "search_mode": "equal"}
         said = await self._call("GET", f"/v2/zones/{zone_id}/recordsets", query=query)
-        mine = [one for one in said["recordsets"] if normal_name(str(one["name"])) == normal_name(name)]
+        mine = [one for one in said["recordsets"] if normal_name(str(one["name"])) == normal_name(record.name)]
         alias = next((one for one in mine if one["type"] == "CNAME"), None)
-        if alias is not None and not aliased:
+        if adding and alias is not None and _said(record) not in alias["records"]:
+            target = normal_name(str(alias["records"][0]))
             raise Refused(
-                "dns_update_cname", f"{name} is a CNAME of {alias['records'][0]}, so that no TXT record can be added.",
+                "dns_update_cname",
+                f"{record.name} is a CNAME of {target}, so that no {record.type} record can be added.",
                 fix="Remove the CNAME, or choose file validation for this name.",
             )  # fmt: skip
-        return next((one for one in mine if one["type"] == "TXT"), None)
+        if adding and record.type == "CNAME" and alias is None and mine:
+            raise Refused(
+                "dns_update_name_taken", f"{record.name} has other records, and a CNAME allows none beside it.",
+                fix="Remove them, or choose another validation method for this name.",
+            )  # fmt: skip
+        return next((one for one in mine if one["type"] == record.type), None)
 
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
@@ -228,6 +244,12 @@ class HuaweiWriter:
             f"Huawei Cloud didn't do it ({why}).",
             fix="It is tried again; see the API's log there.",
         )
+
+
+def _said(record: DnsRecord) -> str:
+    """The record's value as the API writes it."""
+    plain = _plain(record.value)
+    return normal_name(plain) + "." if record.type == "CNAME" else f'"{plain}"'
 
 
 def _plain(value: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,16 +19,13 @@ from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused,
 from certwright.platform.db import assert_no_transaction
 from certwright.platform.egress import Egress
 from certwright.platform.resolver import Nameserver, normal_name
-from certwright.rooms.validation import longest_zone
+from certwright.rooms.validation import DnsField, DnsOperator, DnsRecord, longest_zone
 
 DEFAULT_TIMEOUT = 60.0
 _WORKER: Final = Path(__file__).with_name("worker.py")
-_NAME = re.compile(r"[a-z0-9_]{1,40}")
 _SECRET_LINE = re.compile(r"([a-z][a-z0-9_]{1,40})=(.+)")
 # What we publish, and no more: providers differ in how they quote anything else.
 _VALUE = re.compile(r"[A-Za-z0-9=_.-]{1,255}")
-# They edit files of this machine, speak a protocol we speak ourselves, or guess.
-_NOT_HERE: Final = frozenset(("auto", "ddns", "localzone"))
 _NAMES_A_HOST = re.compile(r"(server|host|hostname|endpoint|url|uri)$")
 # A process that was handed credentials gets nothing else but how to reach the world.
 _PASSED_ON: Final = (
@@ -38,24 +37,32 @@ _PASSED_ON: Final = (
 @dataclass(frozen=True, slots=True)
 class LexiconProvider:
     """Settings: provider (lexicon's name of the operator) and that provider's options that aren't secret. Secret: lines
-    `option=value`, or one line that is the provider's `auth_token`."""
+    `option=value`, or one line that is the provider's only secret option, else its `auth_token`."""
 
     timeout: float = DEFAULT_TIMEOUT
 
+    def operators(self) -> tuple[DnsOperator, ...]:
+        return tuple(known_operators().values())
+
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         problems: list[Problem] = []
-        provider = given.get("provider")
-        if not isinstance(provider, str) or not _NAME.fullmatch(provider) or provider in _NOT_HERE:
-            said = f"{str(provider)[:40]!r} can't be used here."
-            problems.append(_wrong("provider", "lexicon_provider_invalid", said,
-                                   "Enter the operator as dns-lexicon calls it, such as cloudflare."))  # fmt: skip
+        operator = _operator(given.get("provider"))
+        fields = {one.name: one for one in operator.fields}
         for name, value in given.items():
             if name == "provider":
                 continue
-            if not _NAME.fullmatch(name) or not isinstance(value, str | int) or len(str(value)) > 500:
-                said = f"{name[:40]!r} is not an option with a short value."
-                problems.append(_wrong(name[:40], "setting_unknown", said,
-                                       "Use the provider's options, such as auth_username."))  # fmt: skip
+            if name not in fields:
+                said = f"{operator.title} has no option {name[:40]!r}."
+                problems.append(_wrong(name[:40], "setting_unknown", said, f"Use: {', '.join(fields)}."))
+            elif fields[name].secret:
+                problems.append(_wrong(name, "lexicon_option_secret", f"{name} is secret, and settings are shown.",
+                                       f"Give it as the secret, in a line {name}=…."))  # fmt: skip
+            elif not isinstance(value, str | int) or len(str(value)) > 500:
+                problems.append(_wrong(name, "lexicon_option_invalid", f"{name} is not a text of up to 500 characters.",
+                                       "Copy it from the operator's console."))  # fmt: skip
+            elif fields[name].choices and value not in fields[name].choices:
+                problems.append(_wrong(name, "lexicon_option_invalid", f"{str(value)[:40]!r} is no value of {name}.",
+                                       f"Choose one of: {', '.join(fields[name].choices)}."))  # fmt: skip
             elif _is_path(str(value)):
                 problems.append(_wrong(name, "lexicon_option_is_path", f"{name} is a path on this machine.",
                                        "Enter a web address that begins with https://."))  # fmt: skip
@@ -63,15 +70,43 @@ class LexiconProvider:
             raise InvalidFields(problems)
         return {name: str(value) for name, value in given.items()}
 
-    def check_secret(self, secret: str) -> None:
-        _credentials(secret)
+    def check_secret(self, secret: str, settings: Mapping[str, Any]) -> None:
+        _credentials(secret, _operator(settings.get("provider")))
 
     def writer(self, egress: Egress, zones: Sequence[str], settings: Mapping[str, Any], secret: str) -> LexiconWriter:
         options = {name: str(value) for name, value in settings.items() if name != "provider"}
         return LexiconWriter(
             egress, str(settings["provider"]), tuple(normal_name(zone) for zone in zones),
-            options | _credentials(secret), timeout=self.timeout,
+            options | _credentials(secret, _operator(settings["provider"])), timeout=self.timeout,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def known_operators() -> Mapping[str, DnsOperator]:
+    """By lexicon's name; see the file for where it comes from."""
+    found = {}
+    for line in Path(__file__).with_name("operators.txt").read_text("utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, title, options = (part.strip() for part in line.split("|", 2))
+            fields = tuple(_field(option) for option in options.split())
+            found[name] = DnsOperator(f"lexicon.{name}", title, "lexicon", fields, {"provider": name})
+    return found
+
+
+def _operator(name: object) -> DnsOperator:
+    """Raises InvalidFields `lexicon_provider_invalid`."""
+    known = known_operators()
+    if isinstance(name, str) and name in known:
+        return known[name]
+    near = difflib.get_close_matches(str(name), known, 3) or ["cloudflare"]
+    said = f"dns-lexicon has no operator {str(name)[:40]!r} that can be used here."
+    fix = f"Enter the operator as dns-lexicon calls it, such as {' or '.join(near)}."
+    raise InvalidFields([_wrong("provider", "lexicon_provider_invalid", said, fix)])
+
+
+def _field(option: str) -> DnsField:
+    text, _, choices = option.partition("=")
+    return DnsField(text.rstrip("*"), secret=text.endswith("*"), choices=tuple(filter(None, choices.split("|"))))
 
 
 def _wrong(name: str, code: str, sentence: str, fix: str) -> Invalid:
@@ -82,16 +117,21 @@ def _is_path(value: str) -> bool:
     return "/" in value and urlsplit(value).scheme not in ("http", "https")
 
 
-def _credentials(secret: str) -> dict[str, str]:
+def _credentials(secret: str, operator: DnsOperator) -> dict[str, str]:
+    """Every refusal says which options there are, and nothing of what was given."""
+    names, hidden = [one.name for one in operator.fields], [one.name for one in operator.fields if one.secret]
     lines = [line.strip() for line in secret.splitlines() if line.strip()]
     read = [_SECRET_LINE.fullmatch(line) for line in lines]
-    if len(lines) == 1 and read[0] is None and lines[0].isprintable():
-        return {"auth_token": lines[0]}
-    found = {match[1]: match[2] for match in read if match is not None}
-    if not lines or len(found) != len(lines):
+    found = {match[1]: match[2] for match in read if match is not None and match[1] in names}
+    alone = hidden[0] if len(hidden) == 1 else "auth_token"
+    # A token may itself look like a line of another option.
+    if len(lines) == 1 and not found and lines[0].isprintable() and alone in hidden:
+        return {alone: lines[0]}
+    if not lines or len(found) != len(lines) or not set(found) & set(hidden):
+        many = " and ".join(f"{name}=…" for name in hidden)
         raise Invalid(
-            "lexicon_secret_invalid", "The secret is neither one token nor lines of option=value.", field="secret",
-            fix="Enter the API token alone, or lines such as auth_username=… and auth_token=….",
+            "lexicon_secret_invalid", f"The secret is not what {operator.title} needs.", field="secret",
+            fix=f"Enter {'the value alone, or ' if alone in hidden else ''}a line for each of {many}.",
         )  # fmt: skip
     return found
 
@@ -108,6 +148,11 @@ class LexiconWriter:
         self._options = options
         self._timeout = timeout
 
+    @property
+    def options(self) -> Mapping[str, str]:
+        """What the provider gets, secrets among it."""
+        return self._options
+
     def zone_for(self, name: str) -> str | None:
         return longest_zone(normal_name(name), self._zones)
 
@@ -120,11 +165,11 @@ class LexiconWriter:
         for zone in self._zones:
             await self._run("check", zone)
 
-    async def add_txt(self, name: str, value: str, ttl: int) -> None:
-        await self._run("add", self._zone(name), name, _plain(value), ttl)
+    async def add(self, record: DnsRecord) -> None:
+        await self._run("add", self._zone(record.name), record)
 
-    async def remove_txt(self, name: str, value: str) -> None:
-        await self._run("remove", self._zone(name), name, _plain(value))
+    async def remove(self, record: DnsRecord) -> None:
+        await self._run("remove", self._zone(record.name), record)
 
     def _zone(self, name: str) -> str:
         zone = self.zone_for(name)
@@ -135,14 +180,19 @@ class LexiconWriter:
             )  # fmt: skip
         return zone
 
-    async def _run(self, operation: str, zone: str, name: str = "", value: str = "", ttl: int = 300) -> None:
+    async def _run(self, operation: str, zone: str, record: DnsRecord | None = None) -> None:
         assert_no_transaction()
+        name, what = (normal_name(record.name), _plain(record.value)) if record is not None else ("", "")
+        rdtype = record.type if record is not None else ""
+        if rdtype == "CNAME":
+            # Without the dot many operators take a name as one below the zone.
+            what = normal_name(what) + "."
         await self._permitted()
         job = {
             "provider": self._provider, "zone": zone, "options": dict(self._options), "operation": operation,
-            "name": normal_name(name), "value": value, "ttl": ttl,
+            "name": name, "value": what, "type": rdtype, "ttl": record.ttl if record else 300,
         }  # fmt: skip
-        self._raise(await run_worker(job, self._timeout), zone, name)
+        self._raise(await run_worker(job, self._timeout), zone, name, rdtype)
 
     async def _permitted(self) -> None:
         """Where an option names the operator's server, its address must be one this server may talk to. The provider
@@ -153,7 +203,7 @@ class LexiconWriter:
                 if host:
                     await self._egress.resolve(host)
 
-    def _raise(self, said: Mapping[str, Any], zone: str, name: str) -> None:
+    def _raise(self, said: Mapping[str, Any], zone: str, name: str, rdtype: str) -> None:
         """Raises what the outcome means; nothing when it is done."""
         who, detail = self._provider, said.get("detail", "")
         match said["outcome"], said.get("status"):
@@ -161,8 +211,18 @@ class LexiconWriter:
                 return
             case "cname", _:
                 raise Refused(
-                    "dns_update_cname", f"{name} is a CNAME of {detail}, so that no TXT record can be added.",
+                    "dns_update_cname", f"{name} is a CNAME of {detail}, so that no {rdtype} record can be added.",
                     fix="Remove the CNAME, or choose file validation for this name.",
+                )  # fmt: skip
+            case "taken", _:
+                raise Refused(
+                    "dns_update_name_taken", f"{name} has other records, and a CNAME allows none beside it.",
+                    fix="Remove them, or choose another validation method for this name.",
+                )  # fmt: skip
+            case "changed", _:
+                raise Refused(
+                    "dns_update_changed", f"{who} keeps another target than the one asked for; {name} was not added.",
+                    fix="Add this CNAME in the operator's console, or choose another validation method for this name.",
                 )  # fmt: skip
             case ("denied", _) | ("status", 401):
                 raise Refused(

@@ -27,6 +27,12 @@ def _plain(content: object) -> str:
     return str(content).strip('"')
 
 
+def _same(rdtype: str, content: object, value: str) -> bool:
+    if rdtype == "CNAME":
+        return str(content).rstrip(".").lower() == value.rstrip(".").lower()
+    return _plain(content) == value
+
+
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     provider = _provider(job)
     provider.authenticate()
@@ -39,18 +45,40 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 def _operate(provider: Any, job: dict[str, Any]) -> dict[str, Any]:
     if job["operation"] == "check":
         return {"outcome": "done"}
-    name, value = job["name"] + ".", job["value"]
-    there = [record for record in provider.list_records("TXT", name) if _plain(record["content"]) == value]
+    name, rdtype, value = job["name"] + ".", job["type"], job["value"]
+    there = [record for record in provider.list_records(rdtype, name) if _same(rdtype, record["content"], value)]
     if job["operation"] == "add":
         if there:
             return {"outcome": "done"}
         aliases = provider.list_records("CNAME", name)
         if aliases:
-            return {"outcome": "cname", "detail": str(aliases[0]["content"])[:253]}
-        provider.create_record("TXT", name, value)
+            return {"outcome": "cname", "detail": str(aliases[0]["content"]).rstrip(".")[:253]}
+        # Not every operator refuses it, and lexicon can't ask for records of all types.
+        if rdtype == "CNAME" and any(provider.list_records(other, name) for other in ("A", "AAAA", "TXT", "MX")):
+            return {"outcome": "taken"}
+        provider.create_record(rdtype, name, value)
+        # Some providers take a target for a name below the zone, whatever dot it ends with.
+        if rdtype == "CNAME" and not any(
+            _same(rdtype, r["content"], value) for r in provider.list_records(rdtype, name)
+        ):
+            provider.delete_record(rtype=rdtype, name=name)
+            return {"outcome": "changed"}
     elif there:
-        provider.delete_record(rtype="TXT", name=name, content=value)
+        provider.delete_record(rtype=rdtype, name=name, content=there[0]["content"] if rdtype == "CNAME" else value)
     return {"outcome": "done"}
+
+
+def _options(providers: list[str]) -> dict[str, list[str]]:
+    import argparse
+
+    from lexicon._private.discovery import load_provider_module
+
+    found = {}
+    for name in providers:
+        parser = argparse.ArgumentParser(add_help=False)
+        load_provider_module(name).Provider.configure_parser(parser)
+        found[name] = [action.dest.replace("-", "_") for action in parser._actions]
+    return found
 
 
 def _outcome(job: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +111,7 @@ def main() -> None:
     else:
         available = find_providers()
         if job["operation"] == "providers":
-            said = {"outcome": "done", "providers": available}
+            said = {"outcome": "done", "providers": available, "options": _options(list(available))}
         elif not available.get(job["provider"]):
             said = {"outcome": "missing", "detail": f"dns-lexicon[{job['provider']}]"}
         else:

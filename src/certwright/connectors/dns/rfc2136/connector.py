@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +18,7 @@ import dns.message
 import dns.name
 import dns.query
 import dns.rcode
+import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.ANY.TXT
@@ -27,7 +29,7 @@ from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused,
 from certwright.platform.db import assert_no_transaction
 from certwright.platform.egress import Egress
 from certwright.platform.resolver import Nameserver, normal_name
-from certwright.rooms.validation import longest_zone
+from certwright.rooms.validation import DnsField, DnsOperator, DnsRecord, longest_zone
 
 ALGORITHMS: Final = ("hmac-sha256", "hmac-sha384", "hmac-sha512")
 DEFAULT_TIMEOUT = 10.0
@@ -39,6 +41,14 @@ class Rfc2136Provider:
     """Settings: server (host name or IP address), port (53), key_name, algorithm. Secret: the key in base 64."""
 
     timeout: float = DEFAULT_TIMEOUT
+
+    def operators(self) -> tuple[DnsOperator, ...]:
+        fields = (
+            DnsField("server", required=True), DnsField("port", default="53"), DnsField("key_name", required=True),
+            DnsField("algorithm", choices=ALGORITHMS, default=ALGORITHMS[0]),
+            DnsField("secret", secret=True, required=True),
+        )  # fmt: skip
+        return (DnsOperator("rfc2136", "RFC 2136", "rfc2136", fields),)
 
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         problems: list[Problem] = []
@@ -69,7 +79,7 @@ class Rfc2136Provider:
             "algorithm": algorithm,
         }  # fmt: skip
 
-    def check_secret(self, secret: str) -> None:
+    def check_secret(self, secret: str, settings: Mapping[str, Any]) -> None:
         try:
             key = base64.b64decode(secret.strip(), validate=True)
         except (binascii.Error, ValueError):
@@ -136,20 +146,23 @@ class Rfc2136Writer:
         for zone in self._zones:
             await self._send(zone, self._update(zone))
 
-    async def add_txt(self, name: str, value: str, ttl: int) -> None:
-        zone, owner = self._placed(name)
-        present = await self._txt(zone, name)
-        if value in present.values:
+    async def add(self, record: DnsRecord) -> None:
+        zone, owner = self._placed(record.name)
+        present = await self._present(zone, record)
+        if _said(record) in present.values:
             return
         update = self._update(zone)
+        if record.type == "CNAME":
+            # Beside other records the server would silently ignore it (RFC 2136 3.4.2.2).
+            update.absent(owner)
         # All records of a set share one TTL (RFC 2181 5.2): another's must not change because we joined it.
-        update.add(owner, present.ttl if present.ttl is not None else ttl, _txt(value))
-        await self._send(zone, update)
+        update.add(owner, present.ttl if present.ttl is not None else record.ttl, _data(record))
+        await self._send(zone, update, record.name)
 
-    async def remove_txt(self, name: str, value: str) -> None:
-        zone, owner = self._placed(name)
+    async def remove(self, record: DnsRecord) -> None:
+        zone, owner = self._placed(record.name)
         update = self._update(zone)
-        update.delete(owner, _txt(value))
+        update.delete(owner, _data(record))
         await self._send(zone, update)
 
     def _placed(self, name: str) -> tuple[str, dns.name.Name]:
@@ -164,18 +177,22 @@ class Rfc2136Writer:
     def _update(self, zone: str) -> dns.update.UpdateMessage:
         return dns.update.UpdateMessage(zone + ".", keyring=self._key)
 
-    async def _txt(self, zone: str, name: str) -> _Present:
+    async def _present(self, zone: str, record: DnsRecord) -> _Present:
         """What the primary holds there now; beside a CNAME it would silently ignore an addition (RFC 2136 3.4.2.2)."""
-        query = dns.message.make_query(normal_name(name) + ".", dns.rdatatype.TXT, flags=0)
+        owner = dns.name.from_text(normal_name(record.name) + ".")
+        query = dns.message.make_query(owner, record.type, flags=0)
         query.use_tsig(self._key)
         response = await self._exchange(zone, query)
-        owner = dns.name.from_text(normal_name(name) + ".")
         for rrset in response.answer:
             if rrset.name != owner:
                 continue
             if rrset.rdtype == dns.rdatatype.CNAME:
+                target = normal_name(str(rrset[0]))
+                if record.type == "CNAME" and target == _said(record):
+                    return _Present(frozenset((target,)), int(rrset.ttl))
                 raise Refused(
-                    "dns_update_cname", f"{name} is a CNAME of {rrset[0]}, so that no TXT record can be added.",
+                    "dns_update_cname",
+                    f"{record.name} is a CNAME of {target}, so that no {record.type} record can be added.",
                     fix="Remove the CNAME, or choose file validation for this name.",
                 )  # fmt: skip
             if rrset.rdtype == dns.rdatatype.TXT:
@@ -186,8 +203,13 @@ class Rfc2136Writer:
             await self._send(zone, self._update(zone))
         return _Present(frozenset(), None)
 
-    async def _send(self, zone: str, update: dns.update.UpdateMessage) -> None:
+    async def _send(self, zone: str, update: dns.update.UpdateMessage, name: str = "") -> None:
         response = await self._exchange(zone, update)
+        if response.rcode() == dns.rcode.YXDOMAIN:
+            raise Refused(
+                "dns_update_name_taken", f"{name} has other records, and a CNAME allows none beside it.",
+                fix="Remove them, or choose another validation method for this name.",
+            )  # fmt: skip
         if response.rcode() != dns.rcode.NOERROR:
             raise self._rejected(zone, response.rcode())
 
@@ -200,8 +222,7 @@ class Rfc2136Writer:
         except (dns.exception.Timeout, TimeoutError):
             raise self._unreachable(where, f"it didn't answer within {self._timeout:g} seconds") from None
         except (OSError, EOFError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it closed the connection"
-            raise self._unreachable(where, reason or type(error).__name__) from None
+            raise self._unreachable(where, _why(error)) from None
         except (dns.exception.DNSException, ValueError) as error:
             raise Unavailable(
                 "dns_update_failed", f"{where} gave an answer that can't be used ({type(error).__name__}).",
@@ -286,7 +307,21 @@ class _Present:
     ttl: int | None
 
 
-def _txt(value: str) -> dns.rdtypes.ANY.TXT.TXT:
-    data = value.encode()
+def _why(error: OSError | EOFError) -> str:
+    if isinstance(error, EOFError):
+        return "it closed the connection"
+    # What asyncio says of a refused connection repeats the address.
+    return os.strerror(error.errno).lower() if error.errno else type(error).__name__
+
+
+def _said(record: DnsRecord) -> str:
+    """The value as `_Present` holds it."""
+    return normal_name(record.value) if record.type == "CNAME" else record.value
+
+
+def _data(record: DnsRecord) -> dns.rdata.Rdata:
+    if record.type == "CNAME":
+        return dns.rdata.from_text("IN", "CNAME", normal_name(record.value) + ".")
+    data = record.value.encode()
     strings = [data[at : at + _STRING] for at in range(0, len(data), _STRING)] or [b""]
     return dns.rdtypes.ANY.TXT.TXT(dns.rdataclass.IN, dns.rdatatype.TXT, strings)
