@@ -118,12 +118,13 @@ def test_two_currencies_in_one_transaction_balance_each_on_its_own(shop: Shop) -
 
 def test_postings_are_not_added_to_a_transaction_afterwards_balanced_or_not(shop: Shop) -> None:
     shop.fund()
-    transaction = shop.rows(sa.select(ledger_transactions.c.id))[0].id
+    shop.voucher("5")
+    transaction = shop.rows(sa.select(ledger_transactions.c.id).where(ledger_transactions.c.kind == "top_up"))[0].id
     accounts = {row.kind: row.id for row in shop.rows(sa.select(ledger_accounts.c.kind, ledger_accounts.c.id))}
     now = shop.services.clock.now()
 
     async def add(tx: Any) -> None:
-        for kind, amount in (("balance", 5), ("paid_in", -5)):
+        for kind, amount in (("voucher", 5), ("granted", -5)):
             await tx.execute(
                 sa.insert(ledger_postings).values(
                     id=new_id("lpo", now), account_id=shop.actor.account_id, transaction_id=transaction,
@@ -171,6 +172,26 @@ def test_a_key_posts_once(shop: Shop) -> None:
             "INSERT INTO ledger_transactions (id, account_id, idempotency_key, kind, at, actor_id)"
             f" VALUES ('ltx_y', '{shop.actor.account_id}', 'once', 'x', now(), 'me')"
         )
+
+
+def test_a_key_posts_once_on_each_account(shop: Shop) -> None:
+    shop.fund()
+    accounts = {row.kind: row.id for row in shop.rows(sa.select(ledger_accounts.c.kind, ledger_accounts.c.id))}
+
+    async def twice(tx: Any) -> None:
+        await tx.exec_driver_sql(
+            "INSERT INTO ledger_transactions (id, account_id, idempotency_key, kind, at, actor_id)"
+            f" VALUES ('ltx_y', '{shop.actor.account_id}', 'twice', 'x', now(), 'me')"
+        )
+        for number, (kind, amount) in enumerate((("balance", 5), ("balance", 5), ("paid_in", -10))):
+            await tx.exec_driver_sql(
+                "INSERT INTO ledger_postings (id, account_id, transaction_id, ledger_account_id, currency, amount)"
+                f" VALUES ('lpo_{number}', '{shop.actor.account_id}', 'ltx_y', '{accounts[kind]}', 'EUR', {amount})"
+            )
+
+    with pytest.raises(DBAPIError, match="uq_ledger_postings_transaction_id_ledger_account_id"):
+        shop.raw(twice)
+    shop.books_are_right()
 
 
 def test_the_database_has_the_last_word_about_a_negative_balance(shop: Shop) -> None:

@@ -158,7 +158,8 @@ def test_killed_anywhere_it_is_paid_delivered_and_given_back_once(
         scene.keep()
         kills = 0
         for number, command in enumerate(killed):
-            for when in ("before", "after"):
+            # Only workers call the provider: elsewhere a kill after one commit leaves what one before the next does.
+            for when in ("before", "after") if command == "work" else ("before",):
                 for at in range(1, 40):
                     scene.put_back()
                     for earlier in killed[:number]:
@@ -175,7 +176,7 @@ def test_killed_anywhere_it_is_paid_delivered_and_given_back_once(
                     kills += 1
                 else:
                     pytest.fail("there was always another commit")
-        assert kills >= 2 * len(killed)
+        assert kills >= len(killed) + killed.count("work")
         statuses = {row.refunded_at is not None for row in scene.rows(sa.select(orders.c.refunded_at))}
         assert statuses == ({"give_back" in killed} if "buy" in (*before, *killed) else set())
         charged = (scene.data / "provider.json").exists()

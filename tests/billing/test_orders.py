@@ -181,23 +181,6 @@ async def _together(*work: Any) -> list[Any]:
     return list(await asyncio.gather(*work))
 
 
-def test_paying_and_cancelling_at_once_end_in_one_of_the_two(shop: Shop) -> None:
-    shop.fund()
-    for _ in range(5):
-        order_id = shop.place().summary.id
-
-        async def cancel(order_id: str = order_id) -> Problem | None:
-            try:
-                await billing.cancel_order(shop.services, shop.actor, order_id)
-            except Problem as problem:
-                return problem
-            return None
-
-        answers = shop.world.run(_together(_pay(shop, order_id), cancel()))
-        assert sum(answer is None for answer in answers) == 1
-        shop.books_are_right()
-
-
 # --- vouchers, coupons, invoices ------------------------------------------------------------------------------------
 
 

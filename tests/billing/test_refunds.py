@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from certwright.kernel.problems import Invalid, NotFound, Problem, Refused
+from certwright.kernel.problems import Invalid, NotFound, Refused
 from certwright.rooms import billing, certificates
 from certwright.rooms.billing import OrderStatus, PayWith
 from certwright.rooms.billing.ports import Declined, Waiting
@@ -188,48 +187,6 @@ def test_the_provider_gives_back_what_it_took_once(shop: Shop) -> None:
     assert shop.order(bought.summary.id).certificates == ()
 
 
-def test_approving_and_rejecting_at_once_end_in_one_of_the_two(shop: Shop) -> None:
-    shop.fund()
-    for _ in range(4):
-        asked = shop.unsubscribe(shop.buy().summary.id)
-
-        async def decide(asked_id: str = asked.id) -> list[Problem | None]:
-            async def attempt(deciding: Any) -> Problem | None:
-                try:
-                    await deciding
-                except Problem as problem:
-                    return problem
-                return None
-
-            return list(
-                await asyncio.gather(
-                    attempt(billing.approve(shop.services, shop.actor, asked_id)),
-                    attempt(billing.reject(shop.services, shop.actor, asked_id, "no")),
-                    attempt(billing.approve(shop.services, shop.actor, asked_id)),
-                )
-            )
-
-        answers = shop.world.run(decide())
-        assert sum(answer is None for answer in answers) == 1
-        shop.books_are_right()
-
-
-def test_asking_twice_at_once_asks_once(shop: Shop) -> None:
-    shop.fund()
-    shop.automatic()
-    order_id = shop.buy().summary.id
-
-    async def ask() -> list[Any]:
-        asking = [billing.unsubscribe(shop.services, shop.actor, order_id, acknowledge=True) for _ in range(4)]
-        return list(await asyncio.gather(*asking, return_exceptions=True))
-
-    answers = shop.world.run(ask())
-    assert sum(isinstance(answer, billing.Unsubscription) for answer in answers) == 1
-    assert all(isinstance(answer, (billing.Unsubscription, Refused)) for answer in answers)
-    assert shop.available() == eur(1000)
-    shop.books_are_right()
-
-
 # --- with the certificate's own life --------------------------------------------------------------------------------
 
 
@@ -344,25 +301,3 @@ def test_a_deleted_certificate_is_not_given_back(shop: Shop) -> None:
     with pytest.raises(Refused) as refused:
         shop.unsubscribe(bought.summary.id)
     assert refused.value.code == "refund_certificate_deleted"
-
-
-def test_applying_and_unsubscribing_at_once_end_in_one_of_the_two(shop: Shop) -> None:
-    shop.fund()
-    for _ in range(4):
-        bought = shop.buy()
-        certificate_id, order_id = bought.certificates[0]["id"], bought.summary.id
-
-        async def both(certificate_id: str = certificate_id, order_id: str = order_id) -> list[Any]:
-            return list(
-                await asyncio.gather(
-                    certificates.apply(shop.services, shop.actor, certificate_id, application()),
-                    billing.unsubscribe(shop.services, shop.actor, order_id, acknowledge=True),
-                    return_exceptions=True,
-                )
-            )
-
-        applied, asked = shop.world.run(both())
-        assert isinstance(applied, Refused) != isinstance(asked, Refused)
-        state = shop.certificate(certificate_id).summary.state
-        expected = State.REFUND_REVIEW if isinstance(applied, Refused) else State.PENDING_DOMAIN_VALIDATION
-        assert state is expected

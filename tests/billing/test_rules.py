@@ -16,7 +16,6 @@ from certwright.kernel.problems import Invalid, Problem, Refused
 from certwright.rooms.billing import catalogue, rules
 from certwright.rooms.billing.catalogue import Product
 from certwright.rooms.billing.words import (
-    CURRENT_STATEMENT,
     BoughtCertificate,
     CouponFacts,
     DomainType,
@@ -304,18 +303,19 @@ def test_an_order_is_payable_until_just_before_its_time_is_over() -> None:
     ("agreed", "version", "code"),
     [
         (True, "", None),
-        (True, CURRENT_STATEMENT, None),
-        (False, CURRENT_STATEMENT, "statement_not_agreed"),
+        (True, "2026-11", None),
+        (False, "2026-11", "statement_not_agreed"),
         (True, "2019-01", "statement_outdated"),
     ],
 )
 def test_the_current_statement_must_be_agreed_to(agreed: bool, version: str, code: str | None) -> None:
     if code is None:
-        assert rules.judge_agreement(agreed, version) == CURRENT_STATEMENT
+        rules.judge_agreement(agreed, version, "2026-11")
         return
     with pytest.raises(Invalid) as refused:
-        rules.judge_agreement(agreed, version)
+        rules.judge_agreement(agreed, version, "2026-11")
     assert refused.value.code == code
+    assert "2026-11" in refused.value.fix
 
 
 # --- refunds --------------------------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ from certwright.entry.api.base import (
     page_of,
     read_cursor,
 )
+from certwright.kernel.actor import Actor
 from certwright.kernel.money import Money
+from certwright.platform.services import Services
 from certwright.rooms import billing
 from certwright.rooms.billing import (
     CertificateType,
@@ -211,6 +213,13 @@ class QuoteOut(BaseModel):
     total: MoneyOut
     free: bool
     statement_version: str
+
+
+class StatementOut(BaseModel):
+    """`text`: paragraphs parted by empty lines; a line that begins with "# " is a heading."""
+
+    version: str
+    text: str
 
 
 class PayIn(_In):
@@ -503,8 +512,19 @@ async def quote(body: AskedIn, call: Caller = CALLER) -> Response:
     return json_response({
         "product_code": found.product_code, "product_version": found.product_version,
         **document(found.selection), "coupon": found.coupon, **document(found.quote),
-        "statement_version": billing.CURRENT_STATEMENT,
+        "statement_version": billing.current_statement(call.services).version,
     })  # fmt: skip
+
+
+@router.get("/service-statement", action="bss:product:get", response_model=StatementOut)
+async def service_statement(
+    call: Caller = CALLER,
+    version: Annotated[
+        str | None, Query(max_length=64, description="one that an order agreed to; else today's")
+    ] = None,
+) -> Response:
+    """What an order agrees to."""
+    return json_response(document(await billing.service_statement(call.services, version)))
 
 
 # --- orders ---------------------------------------------------------------------------------------------------------
@@ -566,8 +586,7 @@ async def export_orders(
 ) -> Response:
     """The same list whole, as CSV; at most 50,000 lines."""
     wanted = _filter(status, search, project_id, product, since, until)
-    rows = [row async for row in billing.export_orders(call.services, call.actor, wanted)]
-    return _csv("orders.csv", list(OrderSummaryOut.model_fields), rows)
+    return await orders_csv(call.services, call.actor, wanted)
 
 
 @router.post("/orders", action="bss:order:create", status_code=201, response_model=OrderOut)
@@ -637,9 +656,7 @@ async def list_unsubscriptions(
 @router.get("/unsubscriptions.csv", action="bss:refund:list", response_class=Response, responses=CsvResponse)
 async def export_unsubscriptions(call: Caller = CALLER, state: UnsubscriptionState = None) -> Response:
     """The same list whole, as CSV."""
-    rows = [row async for row in billing.export_unsubscriptions(call.services, call.actor, state=state)]
-    left_out = ("certificates", "waiting_for")
-    return _csv("unsubscriptions.csv", [n for n in UnsubscriptionOut.model_fields if n not in left_out], rows)
+    return await unsubscriptions_csv(call.services, call.actor, state)
 
 
 @router.get("/unsubscriptions/{unsubscription_id}", action="bss:refund:get", response_model=UnsubscriptionOut)
@@ -743,15 +760,15 @@ async def disable_coupon(coupon_id: str, call: Caller = CALLER) -> Response:
 # --- how the account orders -----------------------------------------------------------------------------------------
 
 
-def _policy(found: billing.Policy) -> Response:
-    shown = document(found) | {"statement_version": billing.CURRENT_STATEMENT}
+def _policy(call: Caller, found: billing.Policy) -> Response:
+    shown = document(found) | {"statement_version": billing.current_statement(call.services).version}
     return json_response(shown, headers={"ETag": etag(found.revision)})
 
 
 @router.get("/billing-policy", action="bss:setting:get", response_model=PolicyOut)
 async def get_policy(call: Caller = CALLER) -> Response:
     """Who reviews unsubscriptions, when unpaid orders lapse, and how much may be owed on invoice."""
-    return _policy(await billing.get_policy(call.services, call.actor))
+    return _policy(call, await billing.get_policy(call.services, call.actor))
 
 
 @router.patch("/billing-policy", action="bss:setting:update", response_model=PolicyOut)
@@ -762,7 +779,7 @@ async def set_policy(body: PolicyPatch, request: Request, call: Caller = CALLER)
         call.services, call.actor, revision=check_if_match(request), review=body.review, unpaid_days=body.unpaid_days,
         invoice_limits={c: Decimal(a) for c, a in limits.items()} if limits is not None else None,
     )  # fmt: skip
-    return _policy(changed)
+    return _policy(call, changed)
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
@@ -781,6 +798,18 @@ def _cell(value: Any) -> str:
             return value.isoformat().replace("+00:00", "Z")
     text = str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+async def orders_csv(services: Services, actor: Actor, wanted: billing.OrderFilter) -> Response:
+    """For the console, too: there an ended session leads to signing in instead of a file with a refusal in it."""
+    rows = [row async for row in billing.export_orders(services, actor, wanted)]
+    return _csv("orders.csv", list(OrderSummaryOut.model_fields), rows)
+
+
+async def unsubscriptions_csv(services: Services, actor: Actor, state: str | None) -> Response:
+    rows = [row async for row in billing.export_unsubscriptions(services, actor, state=state)]
+    left_out = ("certificates", "waiting_for")
+    return _csv("unsubscriptions.csv", [n for n in UnsubscriptionOut.model_fields if n not in left_out], rows)
 
 
 def _csv(file_name: str, columns: Sequence[str], rows: Iterable[Any]) -> Response:

@@ -35,6 +35,10 @@ PRODUCTS = (
     ("CODE", "code"), ("BRAND", "brand"), ("TYPE", "type"), ("DOMAINS", "domain_type"), ("BASE", "prices.base"),
     ("CURRENCY", "currency"), ("NOT ORDERABLE", "not_orderable"),
 )  # fmt: skip
+VERSIONS = (
+    ("VERSION", "version"), ("WRITTEN", "created_at"), ("BY", "created_by"), ("BASE", "document.prices.base"),
+    ("FOR SALE", "document.available"),
+)  # fmt: skip
 LINES = (
     ("FOR", "kind"), ("NUMBER", "quantity"), ("EACH", "unit.amount"), ("PERCENT", "percent"),
     ("AMOUNT", "amount.amount"),
@@ -76,6 +80,20 @@ def _asked(
     return {
         "product": product, "names": names, "wildcards": wildcards, "years": years, "quantity": quantity,
         "coupon": coupon,
+    }  # fmt: skip
+
+
+def _filters(
+    status: list[str] | None, search: str | None, product: str | None, project: str | None, since: str | None,
+    until: str | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What the list and its export are narrowed by."""
+    found: str | None = None
+    if project is not None:
+        with open_api() as api:
+            found = project_id(api, project)
+    return {
+        "status": status, "search": search, "product": product, "project_id": found, "since": since, "until": until,
     }  # fmt: skip
 
 
@@ -144,6 +162,17 @@ def _document(file: str) -> dict[str, Any]:
     return found
 
 
+@products.command()
+def versions(code: ProductCode, as_json: Json = False) -> None:
+    """What was changed of a product, by whom and when; newest first."""
+    with open_api() as api:
+        found = api.get(f"/products/{code}/versions")
+    if as_json:
+        output.document(found)
+    else:
+        output.rows(found["items"], VERSIONS)
+
+
 @products.command(name="create")
 def create_product(
     file: Annotated[str, typer.Argument(help="JSON document of the product, - for standard input.")],
@@ -168,16 +197,28 @@ def update_product(
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
+OrderStatuses = Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")]
+Search = Annotated[str | None, typer.Option(help="Part of the id, product or primary name.")]
+OfProduct = Annotated[str | None, typer.Option("--product", help="Only orders of this product, by its code.")]
+Since = Annotated[str | None, typer.Option(help="Placed then or later: 2026-12-01T00:00:00Z.")]
+Until = Annotated[str | None, typer.Option(help="Placed before.")]
+
+
 @orders.command(name="list")
 def list_orders(
-    status: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
-    search: Annotated[str | None, typer.Option(help="Part of the id, product or primary name.")] = None,
+    status: OrderStatuses = None,
+    search: Search = None,
+    product: OfProduct = None,
+    project: Project = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 20,
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
     """List orders, newest first."""
-    show_list("/orders", ORDERS, as_json=as_json, limit=limit, everything=everything, status=status, search=search)
+    wanted = _filters(status, search, product, project, since, until)
+    show_list("/orders", ORDERS, as_json=as_json, limit=limit, everything=everything, **wanted)
 
 
 @orders.command(name="show")
@@ -197,7 +238,13 @@ def place(
     coupon: Coupon = None,
     project: Project = None,
     renews: Annotated[str | None, typer.Option(help="The certificate this order renews.")] = None,
-    agree: Annotated[bool, typer.Option("--agree", help="I agree to the service statement.")] = False,
+    primary_name: Annotated[
+        str,
+        typer.Option(help="Of a renewal: the primary name, if it is to be another one; then no days are inherited."),
+    ] = "",
+    agree: Annotated[
+        bool, typer.Option("--agree", help="I agree to the service statement (`orders statement` prints it).")
+    ] = False,
     pay: Annotated[
         str | None, typer.Option("--pay", help="Pay at once: balance, invoice, or a configured provider.")
     ] = None,
@@ -213,9 +260,11 @@ def place(
         found = api.post("/quotes", asked)
         if not as_json:
             _show_quote(found)
+            output.say(f"Service statement: version {found['statement_version']}")
         confirm(f"Order for {found['total']['amount']} {found['total']['currency']}?", yes=yes)
         body = asked | {
-            "agree": agree, "expected_total": found["total"], "project_id": project_id(api, project),
+            "agree": agree, "statement_version": found["statement_version"], "primary_name": primary_name,
+            "expected_total": found["total"], "project_id": project_id(api, project),
             "renews": certificates.find(api, renews) if renews else None,
             "pay": {"method": pay, "vouchers": vouchers or []} if pay else None,
         }  # fmt: skip
@@ -251,17 +300,39 @@ def unsubscribe(
         present(api.post(f"/orders/{order}/unsubscribe", body), as_json=as_json)
 
 
-@orders.command()
-def export(
-    status: Annotated[list[str] | None, typer.Option(help="Only these; repeatable.")] = None,
-    search: Annotated[str | None, typer.Option(help="Part of the id, product or primary name.")] = None,
-) -> None:
-    """Print the whole list as CSV."""
+def _print_csv(path: str, wanted: dict[str, Any]) -> None:
     import sys
 
     with open_api() as api:
-        reply = api.call("GET", "/orders.csv", params={"status": status, "search": search})
+        reply = api.call("GET", path, params=wanted)
     sys.stdout.write(reply.content.decode())
+
+
+@orders.command()
+def export(
+    status: OrderStatuses = None,
+    search: Search = None,
+    product: OfProduct = None,
+    project: Project = None,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Print the whole list as CSV."""
+    _print_csv("/orders.csv", _filters(status, search, product, project, since, until))
+
+
+@orders.command()
+def statement(
+    version: Annotated[str | None, typer.Option(help="One that an order agreed to; else today's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the service statement that orders agree to."""
+    with open_api() as api:
+        found = api.get("/service-statement", version=version)
+    if as_json:
+        output.document(found)
+    else:
+        output.say(f"Version {found['version']}\n\n{found['text'].rstrip()}")
 
 
 # --- unsubscriptions ------------------------------------------------------------------------------------------------
@@ -278,6 +349,21 @@ def list_unsubscriptions(
 ) -> None:
     """List what was asked back, newest first."""
     show_list("/unsubscriptions", UNSUBSCRIPTIONS, as_json=as_json, limit=limit, everything=everything, state=state)
+
+
+@unsubscriptions.command(name="show")
+def show_unsubscription(unsubscription: UnsubscriptionId, as_json: Json = False) -> None:
+    """Show what was asked back, by whom, and what was decided."""
+    with open_api() as api:
+        present(api.get(f"/unsubscriptions/{unsubscription}"), as_json=as_json)
+
+
+@unsubscriptions.command(name="export")
+def export_unsubscriptions(
+    state: Annotated[str | None, typer.Option(help="review, refunding, refunded or rejected.")] = None,
+) -> None:
+    """Print the whole list as CSV."""
+    _print_csv("/unsubscriptions.csv", {"state": state})
 
 
 @unsubscriptions.command()

@@ -48,6 +48,8 @@ from certwright.rooms.billing.refunds import (
     unsubscribe,
 )
 from certwright.rooms.billing.rules import coverage_end, inherits
+from certwright.rooms.billing.statements import Statement, service_statement
+from certwright.rooms.billing.statements import current as current_statement
 from certwright.rooms.billing.views import (
     CouponView,
     OrderDetail,
@@ -59,7 +61,7 @@ from certwright.rooms.billing.views import (
     Unsubscription,
 )
 from certwright.rooms.billing.words import (
-    CURRENT_STATEMENT,
+    BUILT_IN_METHODS,
     MOST_CERTIFICATES,
     AccountKind,
     BoughtCertificate,
@@ -76,7 +78,7 @@ from certwright.rooms.billing.words import (
 )
 
 __all__ = [
-    "CURRENT_STATEMENT",
+    "BUILT_IN_METHODS",
     "MOST_CERTIFICATES",
     "MOST_EXPORTED",
     "MOST_VOUCHERS",
@@ -111,6 +113,7 @@ __all__ = [
     "ProductView",
     "QuoteView",
     "Review",
+    "Statement",
     "Subscription",
     "Transaction",
     "Unsubscription",
@@ -122,6 +125,7 @@ __all__ = [
     "coverage_end",
     "create_coupon",
     "create_product",
+    "current_statement",
     "disable_coupon",
     "export_orders",
     "export_unsubscriptions",
@@ -143,6 +147,7 @@ __all__ = [
     "product_history",
     "register",
     "reject",
+    "service_statement",
     "set_policy",
     "settle_invoice",
     "shipped",

@@ -67,6 +67,11 @@ async def lock(
 ) -> Mapping[AccountKey, tuple[str, Money]]:
     """(id, balance) of each account, locked until the transaction ends; those that don't exist are opened."""
     wanted = sorted(set(keys))
+    found = await _locked(tx, account_id, wanted)
+    if len(found) == len(wanted):
+        return found
+    # Not before it is needed: beside a row that is being changed even an insert of nothing waits, and everybody who
+    # waits is woken by every payment.
     now = services.clock.now()
     await tx.execute(
         insert(ledger_accounts)
@@ -79,6 +84,10 @@ async def lock(
         ])
         .on_conflict_do_nothing(index_elements=["account_id", "kind", "reference", "currency"])
     )  # fmt: skip
+    return await _locked(tx, account_id, wanted)
+
+
+async def _locked(tx: Tx, account_id: str, wanted: Sequence[AccountKey]) -> Mapping[AccountKey, tuple[str, Money]]:
     rows = await tx.execute(
         sa.select(_A.id, _A.kind, _A.reference, _A.currency, _A.balance)
         .where(

@@ -15,7 +15,7 @@ from certwright.kernel.problems import Invalid, Refused
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access, audit
-from certwright.rooms.billing import lookup, payments, products, rules, store, views
+from certwright.rooms.billing import lookup, payments, products, rules, statements, store, views
 from certwright.rooms.billing.catalogue import Product
 from certwright.rooms.billing.ports import Predecessors
 from certwright.rooms.billing.tables import orders
@@ -92,7 +92,8 @@ async def place_order(
     if it isn't the price any more. `renews` makes it a renewal order for that certificate, whose days left the new one
     may inherit.
     """
-    version = rules.judge_agreement(agree, statement_version)
+    statement = statements.current(services)
+    rules.judge_agreement(agree, statement_version, statement.version)
     now = services.clock.now()
     order_id = new_id("ord", now)
     try:
@@ -101,7 +102,7 @@ async def place_order(
             if pay is not None:
                 access.require(actor, "bss:order:pay", project_id=project)
             priced = await _price(tx, services, actor, asked)
-            ca = await products.orderable_from(tx, services, actor.account_id, priced.product)
+            ca = await products.orderable_from(tx, services, actor, priced.product, project)
             if expected_total is not None and expected_total != priced.quote.total:
                 raise Refused(
                     "price_changed", f"The price is {priced.quote.total} now, not {expected_total}.",
@@ -111,7 +112,8 @@ async def place_order(
             old = await _predecessor(tx, services, actor, priced, renews) if renews is not None else None
             if priced.coupon_id is not None and not await store.use_coupon(tx, priced.coupon_id):
                 raise rules.coupon_unusable("it has been used up")
-            await _insert(tx, services, actor, order_id, project, priced, ca, version, old, primary_name)
+            await store.keep_statement(tx, statement.version, statement.text, now)
+            await _insert(tx, services, actor, order_id, project, priced, ca, statement.version, old, primary_name)
             if not priced.quote.total:
                 await payments.settle_free(tx, services, actor, order_id)
             elif pay is not None:

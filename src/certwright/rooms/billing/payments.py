@@ -37,7 +37,6 @@ from certwright.rooms.billing.words import (
     NOTHING,
     AccountKind,
     CouponKind,
-    Leg,
     OrderStatus,
     Policy,
 )
@@ -54,16 +53,6 @@ class PayWith:
 
     method: str = BALANCE
     vouchers: tuple[str, ...] = ()
-
-
-def method_leg(method: str, change: Money) -> Leg:
-    """The posting on the account a payment method draws on; `change` is negative when it pays."""
-    match method:
-        case "balance":
-            return Leg(AccountKind.BALANCE, change)
-        case "invoice":
-            return Leg(AccountKind.PAYABLE, change)
-    return Leg(AccountKind.EXTERNAL, change, method)
 
 
 async def pay_order(services: Services, actor: Actor, order_id: str, pay: PayWith) -> views.OrderDetail:
@@ -86,15 +75,11 @@ async def pay_in(tx: Tx, services: Services, actor: Actor, order_id: str, pay: P
     if pay.method in services.port(PaymentProviders).by_name:
         await _begin_external(tx, services, actor, row, pay.method, facts.total)
         return
-    legs, used = await _vouchers(tx, services, row, pay.vouchers, facts.total)
-    paid = sum((-leg.amount.minor for leg in legs), 0)
-    rest = facts.total - Money(paid, facts.total.currency)
-    if rest:
-        legs.append(method_leg(pay.method, -rest))
-    legs.append(Leg(AccountKind.PURCHASES, facts.total))
+    vouchers = await _vouchers(tx, services, row, pay.vouchers, facts.total)
+    legs, rest = rules.payment_legs(facts.total, [(voucher.id, has) for voucher, has in vouchers], pay.method)
     balances = await ledger.lock(tx, services, row.account_id, [ledger.key_of(leg) for leg in legs])
     if rest:
-        available = balances[ledger.key_of(method_leg(pay.method, -rest))][1]
+        available = balances[ledger.key_of(rules.method_leg(pay.method, -rest))][1]
         if pay.method == BALANCE:
             if available < rest:
                 raise ledger.too_low(rest, available)
@@ -108,8 +93,13 @@ async def pay_in(tx: Tx, services: Services, actor: Actor, order_id: str, pay: P
         tx, services, account_id=row.account_id, key=f"payment:{order_id}", kind="payment", legs=legs,
         actor_id=actor.id, order_id=order_id, memo=row.product["name"],
     )  # fmt: skip
+    codes = {voucher.id: voucher.code for voucher, _ in vouchers}
+    used = [
+        {"id": leg.reference, "code": codes[leg.reference], "amount": (-leg.amount).as_dict()}
+        for leg in legs if leg.kind is AccountKind.VOUCHER
+    ]  # fmt: skip
     payment_id = await _insert(
-        tx, services, actor, row, pay.method if rest else NOTHING, rest, Money(paid, rest.currency), used, settled=True
+        tx, services, actor, row, pay.method if rest else NOTHING, rest, facts.total - rest, used, settled=True
     )
     await _deliver(tx, services, actor, row, payment_id)
 
@@ -171,8 +161,8 @@ def _judge_invoice(policy: Policy, rest: Money, payable: Money) -> None:
 
 async def _vouchers(
     tx: Tx, services: Services, row: Any, codes: Sequence[str], total: Money
-) -> tuple[list[Leg], list[dict[str, Any]]]:
-    """What each voucher pays, as postings and as it is kept on the payment."""
+) -> list[tuple[Any, Money]]:
+    """The row of each voucher with what is left on it. Raises Invalid, Refused for one that can't pay this order."""
     found = []
     for code in dict.fromkeys(lookup.normal_code(code) for code in codes):
         voucher = await store.coupon_by_code(tx, row.account_id, code, CouponKind.VOUCHER)
@@ -181,16 +171,11 @@ async def _vouchers(
         found.append(voucher)
     keys = [(AccountKind.VOUCHER, voucher.id, voucher.currency) for voucher in found]
     left = await ledger.peek(tx, row.account_id, keys)
-    rest, legs, used = total, [], []
-    for voucher, key in zip(found, keys, strict=True):
-        facts, has = store.coupon_facts(voucher), left.get(key, Money.zero(voucher.currency))
+    usable = [(voucher, left.get(key, Money.zero(voucher.currency))) for voucher, key in zip(found, keys, strict=True)]
+    for voucher, has in usable:
+        facts = store.coupon_facts(voucher)
         rules.judge_voucher(facts, has, row.product_code, total.currency, services.clock.now())
-        part = min(has, rest)
-        if part:
-            legs.append(Leg(AccountKind.VOUCHER, -part, voucher.id))
-            used.append({"id": voucher.id, "code": voucher.code, "amount": part.as_dict()})
-            rest = rest - part
-    return legs, used
+    return usable
 
 
 async def _insert(
@@ -320,7 +305,7 @@ async def _charged(services: Services, payment: Any, amount: Money, reference: s
             return
         await ledger.post(
             tx, services, account_id=row.account_id, key=f"payment:{row.id}", kind="payment",
-            legs=[method_leg(payment.method, -amount), Leg(AccountKind.PURCHASES, amount)],
+            legs=rules.payment_legs(amount, (), payment.method)[0],
             actor_id=actor.id, order_id=row.id, memo=row.product["name"],
         )  # fmt: skip
         await _deliver(tx, services, actor, row, payment.id)

@@ -44,6 +44,10 @@ class Fulfilment(Protocol):
         """Those of these CAs (ids, or names the account gave) that are configured, with the id certificates store."""
         ...
 
+    def require_use(self, services: Services, actor: Actor, ca: str, project_id: str) -> None:
+        """Raises Forbidden for an actor who may not order from this CA (its id) for this project."""
+        ...
+
     async def deliver(self, tx: Tx, services: Services, actor: Actor, delivery: Delivery) -> tuple[str, ...]:
         """Ids of the new certificates, in `pending_application`."""
         ...

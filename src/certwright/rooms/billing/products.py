@@ -73,15 +73,17 @@ def _why_not_orderable(found: Product, offered: Mapping[str, str]) -> str | None
     return None if found.ca in offered else f"the CA {found.ca} is not configured"
 
 
-async def orderable_from(tx: Tx, services: Services, account_id: str, found: Product) -> str:
-    """The id of the CA that fulfils it. Raises Refused `product_not_orderable`."""
-    offered = await services.port(Fulfilment).offered(tx, services, account_id, [found.ca])
+async def orderable_from(tx: Tx, services: Services, actor: Actor, found: Product, project_id: str) -> str:
+    """The id of the CA that fulfils it. Raises Refused `product_not_orderable`, Forbidden for who may not use it."""
+    fulfilment = services.port(Fulfilment)
+    offered = await fulfilment.offered(tx, services, actor.account_id, [found.ca])
     reason = _why_not_orderable(found, offered)
     if reason is not None:
         raise Refused(
             "product_not_orderable", f"{found.name} can't be ordered: {reason}.", field="product",
             fix="Choose another product, or ask an administrator to offer it.",
         )  # fmt: skip
+    fulfilment.require_use(services, actor, offered[found.ca], project_id)
     return offered[found.ca]
 
 

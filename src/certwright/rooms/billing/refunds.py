@@ -21,7 +21,7 @@ from certwright.rooms import access, audit
 from certwright.rooms.billing import ledger, lookup, payments, rules, store, views
 from certwright.rooms.billing.ports import Charge, Charged, Declined, Fulfilment, PaymentProviders, Waiting, Withdrawal
 from certwright.rooms.billing.tables import unsubscriptions
-from certwright.rooms.billing.words import AccountKind, Leg, OrderStatus, Review
+from certwright.rooms.billing.words import OrderStatus, Review
 
 REFUND_STEP = "billing.refund"
 LONGEST_REASON = 500
@@ -168,7 +168,7 @@ async def _finish(tx: Tx, services: Services, actor: Actor, row: Any, provider_r
     if amount:
         await ledger.post(
             tx, services, account_id=row.account_id, key=f"refund:{row.order_id}", kind="refund",
-            legs=[payments.method_leg(row.method, amount), Leg(AccountKind.PURCHASES, -amount)],
+            legs=rules.refund_legs(row.method, amount),
             actor_id=actor.id, order_id=row.order_id, memo=order.product["name"],
         )  # fmt: skip
     if not await store.move_order(tx, row.order_id, *store.UNDER_REVIEW, refunded_at=now):

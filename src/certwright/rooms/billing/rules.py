@@ -10,11 +10,12 @@ from certwright.kernel.money import Money, Rounding, total
 from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused
 from certwright.rooms.billing.catalogue import Product
 from certwright.rooms.billing.words import (
-    CURRENT_STATEMENT,
     MOST_CERTIFICATES,
+    AccountKind,
     BoughtCertificate,
     CouponFacts,
     DomainType,
+    Leg,
     Line,
     LineKind,
     OrderFacts,
@@ -193,22 +194,53 @@ def judge_voucher(voucher: CouponFacts, left: Money, product_code: str, currency
         raise coupon_unusable(reason).at("vouchers")
 
 
+# --- postings -------------------------------------------------------------------------------------------------------
+
+
+def method_leg(method: str, change: Money) -> Leg:
+    """The posting on the account a payment method draws on; `change` is negative when it pays."""
+    match method:
+        case "balance":
+            return Leg(AccountKind.BALANCE, change)
+        case "invoice":
+            return Leg(AccountKind.PAYABLE, change)
+    return Leg(AccountKind.EXTERNAL, change, method)
+
+
+def payment_legs(price: Money, vouchers: Sequence[tuple[str, Money]], method: str) -> tuple[list[Leg], Money]:
+    """The postings that pay `price`, and what `method` pays of it. Vouchers (id, what is left on it) pay first, in the
+    order given, as far as they go."""
+    rest, legs = price, []
+    for voucher_id, left in vouchers:
+        part = min(left, rest)
+        if part:
+            legs.append(Leg(AccountKind.VOUCHER, -part, voucher_id))
+            rest = rest - part
+    if rest:
+        legs.append(method_leg(method, -rest))
+    return [*legs, Leg(AccountKind.PURCHASES, price)], rest
+
+
+def refund_legs(method: str, amount: Money) -> list[Leg]:
+    """The postings that give back what a method paid; none when it paid nothing."""
+    return [method_leg(method, amount), Leg(AccountKind.PURCHASES, -amount)] if amount else []
+
+
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
-def judge_agreement(agreed: bool, version: str) -> str:
-    """The version of the service statement agreed to. Raises Invalid."""
+def judge_agreement(agreed: bool, version: str, current: str) -> None:
+    """Agreed, and to the `current` version of the service statement; no version means that one. Raises Invalid."""
     if not agreed:
         raise Invalid(
             "statement_not_agreed", "The service statement has not been agreed to.", field="agree",
-            fix="Read the statement and agree to it.",
+            fix=f"Read version {current} (`certwright orders statement`) and agree to it.",
         )  # fmt: skip
-    if version and version != CURRENT_STATEMENT:
+    if version and version != current:
         raise Invalid(
             "statement_outdated", f"{version[:_STATEMENT_LENGTH]!r} is not the current service statement.",
-            field="statement_version", fix=f"Read version {CURRENT_STATEMENT} and agree to that.",
+            field="statement_version", fix=f"Read version {current} and agree to that.",
         )  # fmt: skip
-    return CURRENT_STATEMENT
 
 
 def status(facts: OrderFacts) -> OrderStatus:

@@ -18,6 +18,7 @@ from certwright.rooms.billing.tables import (
     orders,
     payments,
     product_versions,
+    service_statements,
     unsubscriptions,
 )
 from certwright.rooms.billing.words import CouponFacts, CouponKind, OrderFacts, OrderStatus, Policy, Review
@@ -56,6 +57,21 @@ async def insert_product_version(tx: Tx, **values: Any) -> bool:
         )
     )  # fmt: skip
     return bool(result.rowcount)
+
+
+# --- service statements --------------------------------------------------------------------------------------------
+
+
+async def keep_statement(tx: Tx, version: str, text: str, now: datetime) -> None:
+    """Keep a text somebody agrees to, once."""
+    made = insert(service_statements).values(version=version, text=text, first_agreed_at=now)
+    await tx.execute(made.on_conflict_do_nothing())
+
+
+async def statement_text(tx: Tx, version: str) -> str | None:
+    table = service_statements.c
+    text: str | None = await tx.scalar(sa.select(table.text).where(table.version == version))
+    return text
 
 
 # --- policy ---------------------------------------------------------------------------------------------------------

@@ -133,6 +133,7 @@ orders = sa.Table(
         "refund_asked_at IS NOT NULL OR num_nonnulls(refunded_at, refund_rejected_at) = 0", "verdict_of_asked"
     ),
     sa.Index("ix_orders_newest", "account_id", "id"),
+    sa.Index("ix_orders_search", "search_text", postgresql_using="gin", postgresql_ops={"search_text": "gin_trgm_ops"}),
     sa.Index("ix_orders_due", "next_step_at", postgresql_where=sa.text("next_step_at IS NOT NULL")),
     # One renewal order at a time for a certificate.
     sa.Index(
@@ -141,6 +142,15 @@ orders = sa.Table(
         unique=True,
         postgresql_where=sa.text("cancelled_at IS NULL AND lapsed_at IS NULL AND refunded_at IS NULL"),
     ),
+)
+
+# Every text buyers agreed to, by the version that is stored with their orders; of the whole installation.
+service_statements = sa.Table(
+    "service_statements",
+    metadata,
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    at_column("first_agreed_at", nullable=False),
 )
 
 payments = sa.Table(
@@ -254,7 +264,7 @@ ledger_postings = sa.Table(
     metadata,
     id_column(primary_key=True),
     _account(),
-    id_column("transaction_id", nullable=False, index=True),
+    id_column("transaction_id", nullable=False),
     id_column("ledger_account_id", nullable=False, index=True),
     sa.Column("currency", sa.Text, nullable=False),
     _money("amount", nullable=False),
@@ -267,6 +277,8 @@ ledger_postings = sa.Table(
         ["ledger_accounts.id", "ledger_accounts.account_id", "ledger_accounts.currency"],
         name="fk_ledger_postings_ledger_account",
     ),
+    # One posting on an account for each key: a key names a transaction, a transaction posts once on each account.
+    sa.UniqueConstraint("transaction_id", "ledger_account_id"),
     sa.CheckConstraint("amount <> 0", "amount"),
     info={"resource": "ledger", "resource_id": "transaction_id"},
 )  # fmt: skip

@@ -10,9 +10,6 @@ from enum import StrEnum
 
 from certwright.kernel.money import Money
 
-CURRENT_STATEMENT = "2026-03"
-"""Version of the service statement a buyer agrees to."""
-
 MOST_CERTIFICATES = 100
 """Certificates one order may buy."""
 
@@ -223,6 +220,7 @@ BALANCE = "balance"
 INVOICE = "invoice"
 NOTHING = "none"
 """Payment methods that are built in; NOTHING when vouchers or coupons covered all of it, or it was free."""
+BUILT_IN_METHODS = (BALANCE, INVOICE, NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
