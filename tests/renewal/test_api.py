@@ -41,6 +41,25 @@ def test_windows_and_freezes_come_and_go(api: Api, product: World) -> None:
         assert api.get(f"/api/v1/{path}").json()["items"] == []
 
 
+def test_windows_and_freezes_are_changed_in_place(api: Api, product: World) -> None:
+    window = api.post("/api/v1/renewal-windows", WINDOW)
+    changed = api.put(window.headers["location"], WINDOW | {"to": "05:30", "weekdays": ["sun"]})
+    assert changed.status_code == 200, changed.text
+    assert changed.json() == window.json() | {"to": "05:30:00", "weekdays": ["sun"]}
+    freeze = api.post("/api/v1/renewal-freezes", FREEZE)
+    longer = api.put(freeze.headers["location"], FREEZE | {"to": "2027-01-10T00:00:00Z"})
+    assert longer.json() == freeze.json() | {"to": "2027-01-10T00:00:00Z"}
+    wrong = api.put(window.headers["location"], WINDOW | {"zone": "Mars"})
+    assert (wrong.status_code, wrong.json()["field"]) == (422, "zone")
+    backwards = api.put(freeze.headers["location"], FREEZE | {"to": "2026-12-01T00:00:00Z"})
+    assert (backwards.status_code, backwards.json()["field"]) == (422, "to")
+    assert api.get("/api/v1/renewal-windows").json()["items"] == [changed.json()]
+    assert api.get("/api/v1/renewal-freezes").json()["items"] == [longer.json()]
+    assert api.put("/api/v1/renewal-windows/rwn_nobody", WINDOW).status_code == 404
+    moved = api.put(window.headers["location"], WINDOW | {"project_id": "prj_x"})
+    assert moved.status_code == 422
+
+
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [
@@ -56,6 +75,7 @@ def test_windows_and_freezes_come_and_go(api: Api, product: World) -> None:
         pytest.param("renewal-freezes", FREEZE | {"reason": ""}, "reason", id="no reason"),
         pytest.param("campaigns", CAMPAIGN | {"criteria": {}}, "criteria", id="nothing said of which"),
         pytest.param("campaigns", CAMPAIGN | {"criteria": {"ca": "x"}}, "criteria.ca", id="an unknown CA"),
+        pytest.param("campaigns", CAMPAIGN | {"to_ca": "x"}, "to_ca", id="an unknown CA to go to"),
         pytest.param("campaigns", CAMPAIGN | {"reason": "because"}, "reason", id="an unknown reason"),
         pytest.param("campaigns/preview", {"criteria": {"names": "*"}}, "deadline", id="no deadline"),
     ],

@@ -329,8 +329,9 @@ def test_the_place_in_the_window_is_drawn_once_for_a_version(product: World) -> 
 
 def test_a_window_moved_to_the_past_means_now_in_spite_of_a_freeze_and_is_written_down(product: World) -> None:
     certificate_id = issued(product)
-    now = product.clock.now()
     ask(product, certificate_id, AskedCa(wished(product, 30, 40)))
+    product.later(days=10)
+    now = product.clock.now()
     freeze = Freeze(now - MINUTE, now + timedelta(days=30), "Christmas trade")
     product.run(renewal.add_freeze(product.services, product.actor, freeze))
     ask(product, certificate_id, AskedCa(wished(product, -3, -1)))
@@ -416,6 +417,36 @@ def test_another_account_sees_and_takes_away_nothing(product: World) -> None:
                 product.services, other, Window(EVERY_DAY, time(1), time(2), "UTC", "n"), project_id=product.project_id
             )
         )
+
+
+def test_a_changed_freeze_lets_go_what_it_held_and_is_audited(product: World) -> None:
+    certificate_id = issued(product)
+    now = plan(product, certificate_id).renew_at
+    product.clock.set(now)
+    made = product.run(
+        renewal.add_freeze(product.services, product.actor, Freeze(now - MINUTE, now + timedelta(days=2), "audit"))
+    )
+    run_queue(product)
+    product.drain()
+    assert numbers(product, certificate_id) == [1]
+    shorter = Freeze(now - MINUTE, now + MINUTE, "audit is over")
+    with pytest.raises(NotFound):
+        product.run(renewal.update_freeze(product.services, product.other_actor, made.id, shorter))
+    with pytest.raises(Forbidden):
+        product.run(
+            renewal.update_freeze(
+                product.services, product.actor_with("scm:renewal:list", "scm:renewal:get"), made.id, shorter
+            )
+        )
+    product.run(renewal.update_freeze(product.services, product.actor, made.id, shorter))
+    (queue,) = rows(product, sa.select(renewal_queues.c.next_step_at))
+    assert queue.next_step_at <= product.clock.now()
+    product.later(minutes=2)
+    product.drain()
+    assert numbers(product, certificate_id) == [2, 1]
+    said = rows(product, sa.select(audit_events).where(audit_events.c.object_id == made.id))
+    reasons = {((row.before or {}).get("reason"), row.after["reason"]) for row in said}
+    assert reasons == {(None, "audit"), ("audit", "audit is over")}
 
 
 def test_a_limit_of_an_unknown_ca_or_of_an_older_revision_is_refused(product: World) -> None:

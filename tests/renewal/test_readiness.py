@@ -14,10 +14,11 @@ from certwright.rooms import certificates, renewal, validation
 from certwright.rooms.certificates import RevocationReason
 from certwright.rooms.certificates.tables import certificates as certificates_table
 from certwright.rooms.renewal import Proof, Renewer, Survival, rules
-from certwright.rooms.renewal.readiness import step_at, steps_of
+from certwright.rooms.renewal.readiness import _Judge, at_lets_encrypt, step_at, steps_of
 from certwright.rooms.renewal.words import NameProof, Readiness, ReadinessFacts, RuleStep
 from tests.conftest import World
 from tests.renewal.conftest import issued, plant, write
+from tests.renewal.test_rules import STANDING
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 FRACTION = 2 / 3
@@ -126,6 +127,46 @@ def test_the_limits_are_those_of_the_moment_asked_about(at: str, life: int, reus
 def test_the_limits_in_force_and_every_later_set_are_judged() -> None:
     pairs = [(step.life_days, step.reuse_days) for step in steps_of(validation.rule_pack(), NOW)]
     assert pairs == [(199, 200), (99, 100), (46, 10)]
+
+
+@pytest.mark.parametrize(
+    ("at", "life", "reuse"),
+    [
+        pytest.param("2027-02-09T23:59:59+00:00", 90, 30, id="a second before 10 February 2027"),
+        pytest.param("2027-02-10T00:00:00+00:00", 64, 10, id="from 10 February 2027, before the rule for all"),
+        pytest.param("2028-02-15T23:59:59+00:00", 64, 10, id="a second before 16 February 2028"),
+        pytest.param("2028-02-16T00:00:00+00:00", 45, 0, id="from 16 February 2028: proofs are good for hours"),
+        pytest.param("2029-03-15T00:00:00+00:00", 45, 0, id="the rule for all asks for no less"),
+    ],
+)
+def test_lets_encrypts_certificates_shrink_by_its_own_dates(at: str, life: int, reuse: int) -> None:
+    pack = validation.rule_pack()
+    step = at_lets_encrypt(pack, step_at(pack, datetime.fromisoformat(at)))
+    assert (step.life_days, step.reuse_days) == (life, reuse)
+
+
+@pytest.mark.parametrize(
+    ("method", "zones", "written", "responder", "automatic"),
+    [
+        pytest.param("dns", ("example",), False, None, True, id="a connection holds its zone"),
+        pytest.param("dns-01", ("example",), False, None, True, id="the same for dns-01"),
+        pytest.param("dns", (), True, None, True, id="a connection wrote it where its CNAME leads"),
+        pytest.param("dns", ("other.example",), False, None, False, id="a connection holds another zone"),
+        pytest.param("tls-alpn-01", (), False, "0.0.0.0:443", True, id="this server answers tls-alpn-01"),
+        pytest.param("tls-alpn-01", (), False, None, False, id="tls-alpn-01, and nothing here answers it"),
+        pytest.param("file", ("example",), False, None, False, id="a file is published by somebody"),
+        pytest.param("email", ("example",), False, None, False, id="a mail is answered by somebody"),
+    ],
+)
+def test_a_name_is_shown_by_itself(
+    world: World, method: str, zones: tuple[str, ...], written: bool, responder: str | None, automatic: bool
+) -> None:
+    settings = world.services.settings.model_copy(update={"tls_alpn_listen": responder})
+    services = replace(world.services, settings=settings)
+    judge = _Judge(services, world.account.id, validation.rule_pack(), {"prj_1": zones}, NOW, NOW)
+    seen = [validation.Shown("a.example", validation.Method(method), NOW, by_connection=written)]
+    first, *_ = judge._proofs(replace(STANDING, validation_method=method), seen)
+    assert (first.name, first.automatic) == ("a.example", automatic)
 
 
 # --- the report ------------------------------------------------------------------------------------------------------

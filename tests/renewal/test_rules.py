@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from certwright.kernel.problems import Invalid, InvalidFields
-from certwright.rooms.certificates import RenewalWindow, State, renew_at
+from certwright.rooms.certificates import RenewalWindow, Standing, State, renew_at
 from certwright.rooms.renewal import rules
 from certwright.rooms.renewal.rules import ItemFacts, Move, why_renew
 from certwright.rooms.renewal.words import Bucket, Criteria, Freeze, ItemState, Window
@@ -21,6 +22,13 @@ END = DUE + timedelta(days=30)
 SECOND = timedelta(seconds=1)
 BERLIN = "Europe/Berlin"
 EVERY_DAY = frozenset(range(7))
+STANDING = Standing(
+    certificate_id="cert_1", account_id="acc_1", project_id="prj_1", name="shop", primary_name="a.example",
+    names=("a.example", "b.example"), state=State.ISSUED, ca="first", uploaded=False, has_key=True, auto_renew=True,
+    key_algorithm="EC_P256", version_id="ver_1", issuer="CN=First", not_before=END - timedelta(days=90),
+    not_after=END, issued_at=END - timedelta(days=90), bought=False, coverage_ends_at=None, application_id="app_1",
+    validation_method="file", per_name_methods={},
+)  # fmt: skip
 
 
 def at(text: str) -> datetime:
@@ -71,14 +79,21 @@ def window(start: timedelta, end: timedelta) -> RenewalWindow:
 def test_a_moment_is_taken_in_the_cas_window(
     start: timedelta, end: timedelta, place: float, due: timedelta, need_by: timedelta
 ) -> None:
-    found = rules.by_window(window(start, end), place, DUE, END)
+    found = rules.by_window(window(start, end), place, DUE, END, DUE - timedelta(days=60))
     assert (found.at - DUE, found.need_by - DUE) == (due, need_by)
+
+
+def test_a_version_is_not_replaced_while_it_is_fresh_however_late_the_ca_calls_it() -> None:
+    """Else a CA that is wrong about every new version would have it replaced without end."""
+    past = window(-timedelta(days=4), -timedelta(days=2))
+    assert rules.by_window(past, 0.5, DUE, END, DUE).at == DUE + timedelta(hours=6)
+    assert rules.by_window(past, 0.5, DUE, DUE + timedelta(hours=20), DUE).at == DUE + timedelta(hours=2)
 
 
 @given(place=st.floats(0, 1, exclude_max=True), start=st.integers(-9000, 9000), length=st.integers(1, 9000))
 def test_the_moment_lies_in_the_window_unless_that_is_too_late(place: float, start: int, length: int) -> None:
     wished = window(timedelta(minutes=start), timedelta(minutes=start + length))
-    found = rules.by_window(wished, place, DUE, END)
+    found = rules.by_window(wished, place, DUE, END, DUE - timedelta(days=60))
     latest = rules.by_fraction(DUE, END).need_by
     assert found.at == latest or wished.start <= found.at <= wished.end
     assert found.at <= found.need_by < END
@@ -331,7 +346,7 @@ def test_a_clock_that_is_set_back_fills_nothing() -> None:
 def test_what_can_be_replaced_from_here(
     state: State, uploaded: bool, has_key: bool, code: str, item: ItemState
 ) -> None:
-    verdict = rules.replaceable(state, uploaded=uploaded, has_key=has_key)
+    verdict = rules.replaceable(replace(STANDING, state=state, uploaded=uploaded, has_key=has_key))
     assert (verdict.code, verdict.state) == (code, item)
 
 

@@ -93,7 +93,7 @@ async def get_renewal(certificate_id: str, call: Caller = CALLER) -> Response:
 # --- windows and freezes ---------------------------------------------------------------------------------------------
 
 
-class WindowIn(In):
+class WindowPut(In):
     """Renewals wait for it: from – to by the clocks of the zone, on these days. Over midnight if `to` isn't later."""
 
     name: Text
@@ -103,6 +103,17 @@ class WindowIn(In):
     from_: time = Field(alias="from", description="HH:MM")
     to: time = Field(description="HH:MM; not in the window any more")
     zone: Text = Field(default="UTC", description="IANA name such as Europe/Berlin")
+
+    def value(self) -> renewal.Window:
+        for field, moment in (("from", self.from_), ("to", self.to)):
+            if moment.tzinfo is not None:
+                raise Invalid("window_time_zoned", "A window's times are wall clock times.", field=field,
+                              fix="Leave the offset out and name the zone in zone.")  # fmt: skip
+        days = frozenset(DAYS.index(day) for day in self.weekdays)
+        return renewal.Window(days, self.from_, self.to, self.zone, self.name)
+
+
+class WindowIn(WindowPut):
     project_id: ProjectId | None = Field(default=None, description="for this project instead of the account's windows")
 
 
@@ -134,15 +145,14 @@ async def list_windows(call: Caller = CALLER, limit: Limit = 20, cursor: Cursor 
 @router.post("/renewal-windows", action="scm:renewal:update", status_code=201, response_model=WindowOut)
 async def add_window(body: WindowIn, call: Caller = CALLER) -> Response:
     """Add a maintenance window. With none, renewals run at any time."""
-    for field, moment in (("from", body.from_), ("to", body.to)):
-        if moment.tzinfo is not None:
-            raise Invalid("window_time_zoned", "A window's times are wall clock times.", field=field,
-                          fix="Leave the offset out and name the zone in zone.")  # fmt: skip
-    window = renewal.Window(
-        frozenset(DAYS.index(day) for day in body.weekdays), body.from_, body.to, body.zone, body.name
-    )
-    view = await renewal.add_window(call.services, call.actor, window, project_id=body.project_id)
+    view = await renewal.add_window(call.services, call.actor, body.value(), project_id=body.project_id)
     return json_response(_window(view), 201, {"Location": f"/api/v1/renewal-windows/{view.id}"})
+
+
+@router.put("/renewal-windows/{window_id}", action="scm:renewal:update", response_model=WindowOut)
+async def update_window(window_id: str, body: WindowPut, call: Caller = CALLER) -> Response:
+    """Put another window in its place."""
+    return json_response(_window(await renewal.update_window(call.services, call.actor, window_id, body.value())))
 
 
 @router.delete("/renewal-windows/{window_id}", action="scm:renewal:update", status_code=204, response_class=Response)
@@ -151,12 +161,18 @@ async def delete_window(window_id: str, call: Caller = CALLER) -> Response:
     return Response(status_code=204)
 
 
-class FreezeIn(In):
+class FreezePut(In):
     """No renewals from – until before `to`."""
 
     from_: Moment = Field(alias="from")
     to: Moment
     reason: Annotated[str, Field(max_length=255)]
+
+    def value(self) -> renewal.Freeze:
+        return renewal.Freeze(self.from_, self.to, self.reason)
+
+
+class FreezeIn(FreezePut):
     project_id: ProjectId | None = Field(default=None, description="for this project alone")
 
 
@@ -184,9 +200,14 @@ async def list_freezes(call: Caller = CALLER, limit: Limit = 20, cursor: Cursor 
 
 @router.post("/renewal-freezes", action="scm:renewal:update", status_code=201, response_model=FreezeOut)
 async def add_freeze(body: FreezeIn, call: Caller = CALLER) -> Response:
-    freeze = renewal.Freeze(body.from_, body.to, body.reason)
-    view = await renewal.add_freeze(call.services, call.actor, freeze, project_id=body.project_id)
+    view = await renewal.add_freeze(call.services, call.actor, body.value(), project_id=body.project_id)
     return json_response(_freeze(view), 201, {"Location": f"/api/v1/renewal-freezes/{view.id}"})
+
+
+@router.put("/renewal-freezes/{freeze_id}", action="scm:renewal:update", response_model=FreezeOut)
+async def update_freeze(freeze_id: str, body: FreezePut, call: Caller = CALLER) -> Response:
+    """Make it longer, shorter or another one."""
+    return json_response(_freeze(await renewal.update_freeze(call.services, call.actor, freeze_id, body.value())))
 
 
 @router.delete("/renewal-freezes/{freeze_id}", action="scm:renewal:update", status_code=204, response_class=Response)
@@ -257,6 +278,7 @@ class PreviewIn(In):
     criteria: CriteriaIn
     deadline: Moment
     per_hour: int = Field(default=600, ge=1, le=100_000)
+    to_ca: Text | None = Field(default=None, description="id or name of another CA to get the new versions from")
 
 
 class CampaignIn(PreviewIn):
@@ -298,6 +320,8 @@ class PreviewOut(BaseModel):
 
 
 class CampaignOut(BaseModel):
+    """`to_ca`: the id of the CA the new versions come from; null: each from the CA it has."""
+
     id: str
     project_id: str
     name: str
@@ -306,6 +330,7 @@ class CampaignOut(BaseModel):
     deadline: datetime
     per_hour: int
     priority: renewal.Priority
+    to_ca: str | None
     state: renewal.CampaignState
     counts: dict[str, int]
     created_at: datetime
@@ -315,6 +340,8 @@ class CampaignOut(BaseModel):
 
 
 class CampaignItemOut(BaseModel):
+    """`ca` is the one its new version comes from."""
+
     id: str
     certificate_id: str
     name: str
@@ -334,8 +361,9 @@ class CampaignItemOut(BaseModel):
 async def preview_campaign(body: PreviewIn, call: Caller = CALLER) -> Response:
     """What a mass replacement would do; nothing is changed."""
     found = await renewal.campaigns.preview(
-        call.services, call.actor, body.criteria.value(), deadline=body.deadline, per_hour=body.per_hour
-    )
+        call.services, call.actor, body.criteria.value(), deadline=body.deadline, per_hour=body.per_hour,
+        to_ca=body.to_ca,
+    )  # fmt: skip
     return json_response(found)
 
 
@@ -344,7 +372,7 @@ async def start_campaign(body: CampaignIn, call: Caller = CALLER) -> Response:
     """Replace every certificate that matches, beginning now. Look at the preview first."""
     made = await renewal.campaigns.start(
         call.services, call.actor, body.criteria.value(), name=body.name, reason=body.reason, deadline=body.deadline,
-        per_hour=body.per_hour, priority=body.priority, project_id=body.project_id,
+        per_hour=body.per_hour, priority=body.priority, to_ca=body.to_ca, project_id=body.project_id,
     )  # fmt: skip
     return json_response(made, 201, {"Location": f"/api/v1/campaigns/{made.id}"})
 

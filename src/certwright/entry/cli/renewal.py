@@ -102,6 +102,33 @@ def add_window(
         present(api.post("/renewal-windows", body), as_json=as_json)
 
 
+@renewals.command(name="edit-window")
+def edit_window(
+    window: Annotated[str, typer.Argument(help="Id or name of the window.")],
+    name: Annotated[str | None, typer.Option(help="Another name.")] = None,
+    from_time: Annotated[str | None, typer.Option("--from", help="When it begins: 22:00.")] = None,
+    to_time: Annotated[str | None, typer.Option("--to", help="When it ends.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Time zone, such as Europe/Berlin.")] = None,
+    days: Annotated[str | None, typer.Option(help="Days it begins on.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Change a maintenance window; what isn't given stays."""
+    with open_api() as api:
+        found = _whole(api, "/renewal-windows", the_one(api, "/renewal-windows", "rwn", window, "name"))
+        given = {"name": name, "from": from_time, "to": to_time, "zone": zone,
+                 "weekdays": days.split(",") if days else None}  # fmt: skip
+        _put(api, "/renewal-windows", found, given, as_json=as_json)
+
+
+def _whole(api: Any, path: str, row_id: str) -> dict[str, Any]:
+    return next(item for item in api.pages(path, limit=None) if item["id"] == row_id)
+
+
+def _put(api: Any, path: str, found: dict[str, Any], given: dict[str, Any], *, as_json: bool) -> None:
+    body = {field: found[field] if value is None else value for field, value in given.items()}
+    present(api.call("PUT", f"{path}/{found['id']}", body=body).document, as_json=as_json)
+
+
 @renewals.command(name="remove-window")
 def remove_window(window: Annotated[str, typer.Argument(help="Id or name of the window.")]) -> None:
     """Remove a maintenance window."""
@@ -129,6 +156,20 @@ def freeze(
     with open_api() as api:
         body = {"from": from_at, "to": to_at, "reason": reason, "project_id": project_id(api, project)}
         present(api.post("/renewal-freezes", body), as_json=as_json)
+
+
+@renewals.command(name="edit-freeze")
+def edit_freeze(
+    freeze: Annotated[str, typer.Argument(help="Id of the freeze.")],
+    from_at: Annotated[str | None, typer.Option("--from", help="Beginning, with its zone.")] = None,
+    to_at: Annotated[str | None, typer.Option("--to", help="End.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why nothing may change then.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a freeze longer, shorter or another one; what isn't given stays."""
+    with open_api() as api:
+        found = _whole(api, "/renewal-freezes", the_one(api, "/renewal-freezes", "rfz", freeze))
+        _put(api, "/renewal-freezes", found, {"from": from_at, "to": to_at, "reason": reason}, as_json=as_json)
 
 
 @renewals.command()
@@ -171,14 +212,22 @@ Issuer = Annotated[str | None, typer.Option(help="Whose issuer's name holds this
 IssuedBefore = Annotated[str | None, typer.Option(help="Issued before this moment: 2026-11-01T00:00:00Z.")]
 Names = Annotated[str | None, typer.Option(help="With a name that matches: *.example.com; * for all.")]
 By = Annotated[str, typer.Option("--by", help="Deadline: hours from now (24h), days (2d), or a moment.")]
+ToCa = Annotated[str | None, typer.Option("--to-ca", help="Get the new versions from this CA, by id or name.")]
 PerHour = Annotated[int, typer.Option("--per-hour", min=1, help="Certificates replaced in an hour, at most.")]
 
 
 def _body(
-    ca: str | None, key: str | None, issuer: str | None, before: str | None, names: str | None, by: str, per_hour: int
+    ca: str | None,
+    key: str | None,
+    issuer: str | None,
+    before: str | None,
+    names: str | None,
+    by: str,
+    per_hour: int,
+    to_ca: str | None,
 ) -> dict[str, Any]:
     criteria = {"ca": ca, "key_algorithm": key, "issuer": issuer, "issued_before": before, "names": names}
-    return {"criteria": criteria, "deadline": _deadline(by), "per_hour": per_hour}
+    return {"criteria": criteria, "deadline": _deadline(by), "per_hour": per_hour, "to_ca": to_ca}
 
 
 def _deadline(text: str) -> str:
@@ -209,11 +258,12 @@ def preview(
     names: Names = None,
     by: By = "24h",
     per_hour: PerHour = 600,
+    to_ca: ToCa = None,
     as_json: Json = False,
 ) -> None:
     """What a mass replacement would do; nothing is changed."""
     with open_api() as api:
-        body = _body(ca, key, issuer, issued_before, names, by, per_hour)
+        body = _body(ca, key, issuer, issued_before, names, by, per_hour, to_ca)
         found = api.post("/campaigns/preview", body)
     if as_json:
         output.document(found)
@@ -240,13 +290,14 @@ def start(
     soonest_end: Annotated[
         bool, typer.Option("--soonest-end", help="Soonest end first, whether or not a server uses it.")
     ] = False,
+    to_ca: ToCa = None,
     project: Project = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Replace every certificate that matches. Shows what it will do, and asks."""
     with open_api() as api:
-        body = _body(ca, key, issuer, issued_before, names, by, per_hour)
+        body = _body(ca, key, issuer, issued_before, names, by, per_hour, to_ca)
         found = api.post("/campaigns/preview", body)
         if not as_json:
             _say_preview(found)

@@ -8,12 +8,17 @@ from certwright.rooms.renewal.actions import (
     delete_freeze,
     delete_window,
     due_soon,
+    expected,
+    get_freeze,
     get_renewal,
+    get_window,
     list_freezes,
     list_limits,
     list_renewals,
     list_windows,
     set_limit,
+    update_freeze,
+    update_window,
 )
 from certwright.rooms.renewal.ports import Serving
 from certwright.rooms.renewal.readiness import list_readiness, summarize
@@ -26,6 +31,7 @@ from certwright.rooms.renewal.words import (
     CampaignReason,
     CampaignState,
     Criteria,
+    Expected,
     Freeze,
     FreezeView,
     ItemState,
@@ -49,6 +55,7 @@ __all__ = [
     "CampaignReason",
     "CampaignState",
     "Criteria",
+    "Expected",
     "Freeze",
     "FreezeView",
     "ItemState",
@@ -70,7 +77,10 @@ __all__ = [
     "delete_freeze",
     "delete_window",
     "due_soon",
+    "expected",
+    "get_freeze",
     "get_renewal",
+    "get_window",
     "list_freezes",
     "list_limits",
     "list_readiness",
@@ -79,6 +89,8 @@ __all__ = [
     "register",
     "set_limit",
     "summarize",
+    "update_freeze",
+    "update_window",
 ]
 
 

@@ -22,7 +22,16 @@ from certwright.rooms import access, accounts, audit
 from certwright.rooms.certificates import AuthorityDirectory, RenewalInformation
 from certwright.rooms.renewal import rules, store
 from certwright.rooms.renewal.tables import renewal_freezes, renewal_queues, renewal_windows, renewals
-from certwright.rooms.renewal.words import Bucket, Freeze, FreezeView, LimitView, RenewalView, Window, WindowView
+from certwright.rooms.renewal.words import (
+    Bucket,
+    Expected,
+    Freeze,
+    FreezeView,
+    LimitView,
+    RenewalView,
+    Window,
+    WindowView,
+)
 
 # --- plans -----------------------------------------------------------------------------------------------------------
 
@@ -43,6 +52,17 @@ async def due_soon(
             .limit(limit)
         )
         return [(row[0], row[1]) for row in rows]
+
+
+async def expected(tx: Tx, version_id: str) -> Expected | None:
+    """When the renewal of a version is due, and when windows and freezes let it go at the latest; None for a version
+    that isn't planned (yet). For the watch room, which needs no right."""
+    row = (await tx.execute(sa.select(renewals).where(renewals.c.version_id == version_id))).one_or_none()
+    if row is None:
+        return None
+    calendar = await store.calendar(tx, row.account_id, row.renew_at)
+    goes = rules.when_allowed(row.renew_at, *calendar.of(row.project_id), row.need_by)
+    return Expected(row.renew_at, goes.at, row.need_by)
 
 
 async def list_renewals(
@@ -128,6 +148,35 @@ async def add_freeze(services: Services, actor: Actor, freeze: Freeze, *, projec
     return view
 
 
+async def update_window(services: Services, actor: Actor, window_id: str, window: Window) -> WindowView:
+    """Put another window in its place; it stays the account's or its project's."""
+    rules.judge_window(window)
+    values: dict[str, Any] = {
+        "name": window.name, "weekdays": sorted(window.weekdays), "from_time": window.from_time,
+        "to_time": window.to_time, "zone": window.zone,
+    }  # fmt: skip
+    return _window_view(await _update(services, actor, renewal_windows, "renewal-window", window_id, values))
+
+
+async def update_freeze(services: Services, actor: Actor, freeze_id: str, freeze: Freeze) -> FreezeView:
+    """Another time or reason; it stays the account's or its project's."""
+    rules.judge_freeze(freeze, services.clock.now())
+    values = {"from_at": freeze.from_at, "to_at": freeze.to_at, "reason": freeze.reason}
+    return _freeze_view(await _update(services, actor, renewal_freezes, "renewal-freeze", freeze_id, values))
+
+
+async def _update(
+    services: Services, actor: Actor, table: sa.Table, kind: str, row_id: str, values: dict[str, Any]
+) -> store.Row:
+    async with services.db.begin() as tx:
+        row = await _own(tx, actor, table, kind, row_id)
+        after = (await tx.execute(sa.update(table).where(table.c.id == row_id).values(values).returning(table))).one()
+        await _changed(
+            tx, services, actor, kind, row_id, row.project_id, before=_shown(table, row), after=_shown(table, after)
+        )
+    return after
+
+
 async def list_windows(
     services: Services, actor: Actor, *, after: str | None = None, limit: int = 20
 ) -> list[WindowView]:
@@ -146,6 +195,24 @@ async def list_freezes(
     return [_freeze_view(row) for row in rows]
 
 
+async def get_window(services: Services, actor: Actor, window_id: str) -> WindowView:
+    async with services.db.read() as tx:
+        return _window_view(await _visible(tx, actor, renewal_windows, "renewal-window", window_id))
+
+
+async def get_freeze(services: Services, actor: Actor, freeze_id: str) -> FreezeView:
+    async with services.db.read() as tx:
+        return _freeze_view(await _visible(tx, actor, renewal_freezes, "renewal-freeze", freeze_id))
+
+
+async def _visible(tx: Tx, actor: Actor, table: sa.Table, kind: str, row_id: str, *, lock: bool = False) -> store.Row:
+    query = sa.select(table).where(access.visible(table, actor, "scm:renewal:list"), table.c.id == row_id)
+    row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+    if row is None:
+        raise not_found(kind.replace("-", " "), row_id)
+    return row
+
+
 async def delete_window(services: Services, actor: Actor, window_id: str) -> None:
     await _delete(services, actor, renewal_windows, "renewal-window", window_id)
 
@@ -156,14 +223,20 @@ async def delete_freeze(services: Services, actor: Actor, freeze_id: str) -> Non
 
 async def _delete(services: Services, actor: Actor, table: sa.Table, kind: str, row_id: str) -> None:
     async with services.db.begin() as tx:
-        visible = access.visible(table, actor, "scm:renewal:list")
-        row = (await tx.execute(sa.select(table).where(visible, table.c.id == row_id).with_for_update())).one_or_none()
-        if row is None:
-            raise not_found(kind.replace("-", " "), row_id)
-        access.require(actor, "scm:renewal:update", project_id=row.project_id, resource=f"{kind}:{row_id}")
+        row = await _own(tx, actor, table, kind, row_id)
         await tx.execute(sa.delete(table).where(table.c.id == row_id))
-        shown = _window_json(_window_view(row)) if table is renewal_windows else _freeze_json(_freeze_view(row))
-        await _changed(tx, services, actor, kind, row_id, row.project_id, before=shown)
+        await _changed(tx, services, actor, kind, row_id, row.project_id, before=_shown(table, row))
+
+
+async def _own(tx: Tx, actor: Actor, table: sa.Table, kind: str, row_id: str) -> store.Row:
+    """A window or freeze the actor may change, locked. Raises NotFound, Forbidden."""
+    row = await _visible(tx, actor, table, kind, row_id, lock=True)
+    access.require(actor, "scm:renewal:update", project_id=row.project_id, resource=f"{kind}:{row_id}")
+    return row
+
+
+def _shown(table: sa.Table, row: store.Row) -> dict[str, Any]:
+    return _window_json(_window_view(row)) if table is renewal_windows else _freeze_json(_freeze_view(row))
 
 
 async def _changed(

@@ -107,7 +107,7 @@ async def settle(
 
 async def item(tx: Tx, item_id: str) -> Row | None:
     query = (
-        sa.select(campaign_items, _C.state.label("campaign_state"), _C.reason.label("campaign_reason"))
+        sa.select(campaign_items, _C.state.label("campaign_state"), _C.reason.label("campaign_reason"), _C.to_ca)
         .join(campaigns, _C.id == _I.campaign_id)
         .where(_I.id == item_id)
     )

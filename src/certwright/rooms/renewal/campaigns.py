@@ -16,7 +16,7 @@ import structlog
 
 from certwright.kernel.actor import Actor, Grant, Statement, system_actor
 from certwright.kernel.ids import new_id
-from certwright.kernel.problems import NotFound, Refused, not_found
+from certwright.kernel.problems import Invalid, InvalidFields, NotFound, Refused, not_found
 from certwright.platform.db import Tx, is_one_of
 from certwright.platform.events import Event
 from certwright.platform.jobs import Again, Next
@@ -35,6 +35,7 @@ from certwright.rooms.renewal.words import (
     CampaignReason,
     CampaignState,
     Criteria,
+    Destination,
     Estimate,
     ItemState,
     Preview,
@@ -62,11 +63,19 @@ _HOUR = timedelta(hours=1)
 
 
 async def preview(
-    services: Services, actor: Actor, criteria: Criteria, *, deadline: datetime, per_hour: int, show: int = 100
+    services: Services,
+    actor: Actor,
+    criteria: Criteria,
+    *,
+    deadline: datetime,
+    per_hour: int,
+    to_ca: str | None = None,
+    show: int = 100,
 ) -> Preview:
     """What a campaign would do: how many it replaces, which it can't and why (the first `show`), and when it would end.
 
-    Counts certificates the actor may reissue. Nothing is kept.
+    Counts certificates the actor may reissue. Nothing is kept. `to_ca` is the id or name of another CA to get the new
+    versions from. Raises NotFound (field criteria.ca or to_ca).
     """
     now = services.clock.now()
     rules.judge_criteria(criteria)
@@ -77,14 +86,15 @@ async def preview(
     excluded: list[PreviewLine] = []
     async with services.db.begin() as tx:
         match = await _match(tx, services, actor.account_id, criteria)
+        to = await _destination(tx, services, actor.account_id, to_ca)
         after: str | None = None
         while True:
             found = await certificates.standing(tx, actor, "scm:cert:renew", match, now, after=after, limit=_PAGE)
             for one in found:
-                verdict = rules.replaceable(one.state, uploaded=one.uploaded, has_key=one.has_key)
+                verdict = rules.replaceable(one, to)
                 counts[verdict.code] += 1
                 if verdict.state is ItemState.WAITING:
-                    per_ca[one.ca] += 1
+                    per_ca[to.ca if to is not None else one.ca] += 1
                 elif len(excluded) < show:
                     excluded.append(PreviewLine(one.certificate_id, one.name, one.ca, one.not_after, *_words(verdict)))
             if len(found) < _PAGE:
@@ -111,6 +121,15 @@ async def _match(tx: Tx, services: Services, account_id: str, criteria: Criteria
     )
 
 
+async def _destination(tx: Tx, services: Services, account_id: str, ca: str | None) -> Destination | None:
+    if ca is None:
+        return None
+    found = await services.port(certificates.AuthorityDirectory).find(tx, account_id, ca)
+    if found is None:
+        raise not_found("CA", ca[:80]).at("to_ca")
+    return Destination(found[0], frozenset(found[1].capabilities.methods))
+
+
 async def _estimate(
     tx: Tx, account_id: str, left: dict[str, int] | Counter[str], deadline: datetime, per_hour: int, now: datetime
 ) -> Estimate:
@@ -130,10 +149,11 @@ async def start(
     deadline: datetime,
     per_hour: int,
     priority: Priority = Priority.BOUND_FIRST,
+    to_ca: str | None = None,
     project_id: str | None = None,
 ) -> Campaign:
-    """Start a mass replacement of what matches among the certificates the actor may reissue. Nobody is asked again:
-    look at `preview` first."""
+    """Start a mass replacement of what matches among the certificates the actor may reissue, by versions of the CA
+    `to_ca` (id or name) if one is given. Nobody is asked again: look at `preview` first."""
     now = services.clock.now()
     rules.judge_criteria(criteria)
     rules.judge_campaign(name, per_hour, deadline, now)
@@ -141,10 +161,14 @@ async def start(
     async with services.db.begin() as tx:
         project = await access.project_for(tx, actor, "scm:campaign:create", project_id)
         match = await _match(tx, services, actor.account_id, criteria)
+        to = await _destination(tx, services, actor.account_id, to_ca)
+        if to is not None:
+            certificates.may_order(services, actor, to.ca, project)
         await store.insert_campaign(
             tx, id=campaign_id, account_id=actor.account_id, project_id=project, name=name, reason=reason.value,
             criteria={**criteria.as_dict(), **({"ca": match.ca} if match.ca else {})}, deadline=deadline,
-            per_hour=per_hour, priority=priority.value, state=CampaignState.PLANNING.value,
+            per_hour=per_hour, priority=priority.value, to_ca=to.ca if to is not None else None,
+            state=CampaignState.PLANNING.value,
             started_by=_kept_actor(actor), tokens=1.0, filled_at=now, created_at=now,
             next_step_at=services.jobs.due_when_started(),
         )  # fmt: skip
@@ -308,7 +332,7 @@ async def _tell(
     await audit.record(
         tx, services, actor, action, "campaign", row.id, project_id=row.project_id,
         after={"name": row.name, "criteria": row.criteria, "deadline": row.deadline.isoformat(),
-               "per_hour": row.per_hour, "done": word, "counts": counts},
+               "per_hour": row.per_hour, "to_ca": row.to_ca, "done": word, "counts": counts},
         reason=row.reason,
     )  # fmt: skip
     await services.events.publish(
@@ -324,8 +348,8 @@ async def _view(tx: Tx, row: store.Row, now: datetime) -> Campaign:
         estimate = await _estimate(tx, row.account_id, left, row.deadline, row.per_hour, now)
     return Campaign(
         row.id, row.project_id, row.name, row.reason, row.criteria, row.deadline, row.per_hour, row.priority,
-        CampaignState(row.state), {state.value: getattr(row, state.value) for state in ItemState}, row.created_at,
-        row.ended_at, row.started_by["name"], estimate,
+        row.to_ca, CampaignState(row.state), {state.value: getattr(row, state.value) for state in ItemState},
+        row.created_at, row.ended_at, row.started_by["name"], estimate,
     )  # fmt: skip
 
 
@@ -356,12 +380,14 @@ async def _plan_page(tx: Tx, services: Services, row: store.Row, now: datetime) 
         tx, _actor_of(row), "scm:cert:renew", match, now, after=row.planned_after, limit=_PAGE
     )
     serving = await services.port(Serving).serving(tx, [one.certificate_id for one in found])
+    to = await _destination(tx, services, row.account_id, row.to_ca)
     rows = []
     for one in found:
-        verdict = rules.replaceable(one.state, uploaded=one.uploaded, has_key=one.has_key)
+        verdict = rules.replaceable(one, to)
         rows.append({
             "id": new_id("cmi", now), "campaign_id": row.id, "certificate_id": one.certificate_id,
-            "account_id": one.account_id, "project_id": one.project_id, "name": one.name, "ca": one.ca,
+            "account_id": one.account_id, "project_id": one.project_id, "name": one.name,
+            "ca": to.ca if to is not None else one.ca,
             "version_id": one.version_id, "not_after": one.not_after, "bound": one.certificate_id in serving,
             "state": verdict.state.value, "reason_code": verdict.code, "reason": verdict.reason,
         })  # fmt: skip
@@ -370,7 +396,8 @@ async def _plan_page(tx: Tx, services: Services, row: store.Row, now: datetime) 
         await store.update(tx, row.id, planned_after=found[-1].certificate_id)
         return timedelta(0)
     await store.move(tx, row.id, [CampaignState.PLANNING], CampaignState.RUNNING, planned_at=now, filled_at=now)
-    await queue_store.wake(tx, {(row.account_id, ca): now for ca in {one.ca for one in found}}, now)
+    cas = {to.ca} if to is not None else {one.ca for one in found}
+    await queue_store.wake(tx, {(row.account_id, ca): now for ca in cas}, now)
     return timedelta(0)
 
 
@@ -461,8 +488,8 @@ async def replace_step(services: Services, item_id: str) -> Next:
 
 async def _reissue(services: Services, actor: Actor, item: store.Row) -> Next:
     try:
-        application_id = await certificates.renew_version(services, actor, item.certificate_id)
-    except Refused as refused:
+        application_id = await certificates.renew_version(services, actor, item.certificate_id, at_ca=item.to_ca)
+    except (Refused, Invalid, InvalidFields) as refused:
         if refused.code == "state_changed":
             raise Again(timedelta(minutes=1), refused) from refused
         log.warning("replacement refused", certificate=item.certificate_id, code=refused.code)

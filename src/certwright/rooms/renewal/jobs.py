@@ -16,6 +16,7 @@ from certwright.platform.events import Event
 from certwright.platform.jobs import Again, Next
 from certwright.platform.services import Services
 from certwright.rooms import audit, certificates, validation
+from certwright.rooms.certificates import State
 from certwright.rooms.renewal import rules, store
 from certwright.rooms.renewal.actions import silent_cas
 from certwright.rooms.renewal.rules import why_renew
@@ -156,7 +157,7 @@ async def _audit_forced(
 
 async def renew_step(services: Services, renewal_id: str) -> Next:
     """Start the reissue of a renewal that was let through; of another one, ask its CA when it would like it."""
-    async with services.db.begin() as tx:
+    async with services.db.read() as tx:
         row = await store.renewal(tx, renewal_id)
     if row is None or row.started_at is not None:
         return None
@@ -170,17 +171,11 @@ async def renew_step(services: Services, renewal_id: str) -> Next:
 
 
 async def _renew(services: Services, row: store.Row, now: datetime) -> None:
+    if row.current_version_id != row.version_id:
+        return  # replaced already; the event of that will plan the next one
     actor = system_actor(row.account_id, "renewal")
-    try:
-        detail = await certificates.get_certificate(services, actor, row.certificate_id)
-    except NotFound:
-        return
     verdict = why_renew(
-        auto_renew=detail.summary.auto_renew,
-        state=detail.summary.state,
-        renew_at=row.renew_at,
-        not_after=row.not_after,
-        now=now,
+        auto_renew=row.auto_renew, state=State(row.stage), renew_at=row.renew_at, not_after=row.not_after, now=now
     )
     if not verdict.renew:
         # Changed since it was let through; the queue looks whether it may go another time.
@@ -195,8 +190,10 @@ async def _renew(services: Services, row: store.Row, now: datetime) -> None:
         async with services.db.begin() as tx:
             await store.put_back(tx, now + wait, now, *_of_version(row))
         raise Again(wait, refused) from refused
+    except NotFound:
+        return  # deleted since we looked, and its plan with it
     # Killed before this line, the next run finds the certificate in verifying_reissue and has nothing to do.
-    async with services.db.begin() as tx:
+    async with services.db.single() as tx:
         await store.record(tx, row, started_at=now, application_id=application_id)
 
 
@@ -228,7 +225,7 @@ async def _ask(services: Services, row: store.Row, draw: float) -> Next:
         values |= {"window_start": None, "window_end": None, "explanation_url": None}
     else:
         place = draw if row.window_place is None else row.window_place
-        due = rules.by_window(window, place, row.fraction_at, row.not_after)
+        due = rules.by_window(window, place, row.fraction_at, row.not_after, version.not_before)
         values |= {
             "window_start": window.start, "window_end": window.end, "explanation_url": window.explanation_url,
             "window_place": place,
@@ -236,6 +233,11 @@ async def _ask(services: Services, row: store.Row, draw: float) -> Next:
     async with services.db.begin() as tx:
         if await store.record(tx, row, renew_at=due.at, need_by=due.need_by, **values):
             await store.wake(tx, {(row.account_id, row.ca): due.at}, now)
+            if due.at < row.renew_at:
+                await services.events.publish(
+                    tx, "renewal.sooner", account_id=row.account_id, object_id=row.certificate_id,
+                    payload={"version_id": row.version_id, "renew_at": due.at.isoformat()},
+                )  # fmt: skip
             await _note_moved(tx, services, row, due, window)
     return again
 

@@ -24,8 +24,8 @@ from certwright.rooms.renewal.words import (
 
 _PAGE = 1000
 _SHORT = timedelta(days=10)
-_VOUCHED = "vouched"
 _DNS = frozenset(("dns", "dns-01"))
+_TLS_ALPN = validation.Method.TLS_ALPN_01.value
 # These are over: nothing is left to be ready.
 _ENDED = frozenset((State.EXPIRED, State.REVOKED, State.VERIFYING_REVOCATION))
 
@@ -79,6 +79,12 @@ async def summarize(services: Services, actor: Actor, *, at: datetime | None = N
     )
 
 
+def at_lets_encrypt(pack: validation.RulePack, step: RuleStep) -> RuleStep:
+    """The limits of a moment at Let's Encrypt, whose certificates shrink sooner than the rules for all ask."""
+    days, hours = validation.lets_encrypt_classic(pack, step.begins)
+    return RuleStep(step.begins, min(step.life_days, days), min(step.reuse_days, hours // 24))
+
+
 def steps_of(pack: validation.RulePack, now: datetime) -> list[RuleStep]:
     """The limits in force now and every later set of them."""
     days = {step.from_ for step in (*pack.public_tls.validity_days, *pack.public_tls.dcv_reuse_days)}
@@ -106,7 +112,7 @@ class _Judge:
         self.now, self.at = now, at
         self.in_force = step_at(pack, at)
         self.steps = steps_of(pack, now)
-        self._public: dict[str, bool] = {}
+        self._cas: dict[str, tuple[bool, bool]] = {}
 
     @classmethod
     async def of(cls, tx: Tx, services: Services, actor: Actor, at: datetime | None) -> _Judge:
@@ -120,8 +126,8 @@ class _Judge:
         shown = await validation.shown_by(tx, [one.application_id for one in alive if one.application_id is not None])
         lines = []
         for one in alive:
-            public = await self._is_public(tx, one.ca)
-            judged = self._readiness(one, public, shown.get(one.application_id or "", []))
+            public, lets_encrypt = await self._kind(tx, one.ca)
+            judged = self._readiness(one, public, lets_encrypt, shown.get(one.application_id or "", []))
             lines.append(
                 ReadinessLine(
                     one.certificate_id, one.project_id, one.name, one.primary_name, one.ca, one.not_after, judged
@@ -129,15 +135,19 @@ class _Judge:
             )
         return lines
 
-    async def _is_public(self, tx: Tx, ca: str) -> bool:
-        """An uploaded certificate's CA isn't known; whether it is public changes nothing for it."""
-        if ca not in self._public:
+    async def _kind(self, tx: Tx, ca: str) -> tuple[bool, bool]:
+        """(public, Let's Encrypt). An uploaded certificate's CA isn't known, which changes nothing for it."""
+        if ca not in self._cas:
             found = await self._services.port(certificates.AuthorityDirectory).find(tx, self._account_id, ca)
-            self._public[ca] = found is not None and found[1].capabilities.public
-        return self._public[ca]
+            can = found[1].capabilities if found is not None else None
+            public = can is not None and can.public
+            self._cas[ca] = public, can is not None and public and validation.LETS_ENCRYPT in can.caa_identifiers
+        return self._cas[ca]
 
-    def _readiness(self, one: Standing, public: bool, shown: Sequence[validation.Shown]) -> Readiness:
-        proofs = self._proofs(one)
+    def _readiness(
+        self, one: Standing, public: bool, lets_encrypt: bool, shown: Sequence[validation.Shown]
+    ) -> Readiness:
+        proofs = self._proofs(one, shown)
         ended = None
         if public:
             ends = {proof.method: validation.method_end(self._pack, proof.method) for proof in proofs}
@@ -157,15 +167,22 @@ class _Judge:
             evidence_until=until,
             renew_at=certificates.renew_at(one.not_before, one.not_after, one.version_id, fallback),
         )  # fmt: skip
-        return rules.readiness(facts, now=self.in_force, steps=self.steps, fraction=fraction, at=self.at)
+        now, steps = self.in_force, self.steps
+        if lets_encrypt:
+            now, steps = at_lets_encrypt(self._pack, now), [at_lets_encrypt(self._pack, step) for step in steps]
+        return rules.readiness(facts, now=now, steps=steps, fraction=fraction, at=self.at)
 
-    def _proofs(self, one: Standing) -> tuple[NameProof, ...]:
-        if one.validation_method is None or one.validation_method == _VOUCHED:
+    def _proofs(self, one: Standing, shown: Sequence[validation.Shown]) -> tuple[NameProof, ...]:
+        if one.validation_method is None or one.vouched:
             return ()
         zones = self._zones.get(one.project_id, ())
-        return tuple(self._proof(name, one, zones) for name in one.names)
+        written = {seen.name for seen in shown if seen.by_connection}
+        return tuple(self._proof(name, one, zones, name in written) for name in one.names)
 
-    def _proof(self, name: str, one: Standing, zones: Sequence[str]) -> NameProof:
+    def _proof(self, name: str, one: Standing, zones: Sequence[str], written: bool) -> NameProof:
+        """`written`: a connection showed it the last time, by a zone of its own or where a CNAME leads."""
         method = one.per_name_methods.get(name, one.validation_method or "")
+        if method == _TLS_ALPN:
+            return NameProof(name, method, self._services.settings.tls_alpn_listen is not None)
         held = not looks_like_ip(name) and validation.longest_zone(name.removeprefix("*."), zones) is not None
-        return NameProof(name, method, method in _DNS and held)
+        return NameProof(name, method, method in _DNS and (held or written))

@@ -11,11 +11,12 @@ from math import ceil
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from certwright.kernel.problems import Invalid, InvalidFields, Problem
-from certwright.rooms.certificates import RenewalWindow, State
+from certwright.rooms.certificates import RenewalWindow, Standing, State, why_bound_to_ca
 from certwright.rooms.renewal.words import (
     Allowed,
     Bucket,
     Criteria,
+    Destination,
     Estimate,
     Freeze,
     ItemState,
@@ -83,17 +84,26 @@ def by_fraction(due: datetime, not_after: datetime) -> Due:
     return Due(due, due + (not_after - due) / 2)
 
 
-def by_window(window: RenewalWindow, place: float, fraction_due: datetime, not_after: datetime) -> Due:
+# A CA that says of every new version at once that it is late would have it replaced without end.
+_FRESH = timedelta(hours=6)
+_FRESH_SHARE = 0.1
+
+
+def by_window(
+    window: RenewalWindow, place: float, fraction_due: datetime, not_after: datetime, not_before: datetime
+) -> Due:
     """A moment inside the CA's window (RFC 9773, section 4.2); `place` in [0, 1) is drawn once per version, so that
     asking again doesn't draw again. A moment that has passed means now.
 
     The end of the window is the last safe moment: a window the CA moved to the past says that the certificate is about
-    to be revoked. A window later than our own last safe moment is not waited for.
+    to be revoked. A window later than our own last safe moment is not waited for, and no version is replaced in its
+    first six hours, or tenth of its life.
     """
     if not 0 <= place < 1:
         raise ValueError("the place lies outside [0, 1)")
     latest = by_fraction(fraction_due, not_after).need_by
-    at = min(window.start + (window.end - window.start) * place, latest)
+    settled = not_before + min(_FRESH, (not_after - not_before) * _FRESH_SHARE)
+    at = max(min(window.start + (window.end - window.start) * place, latest), settled)
     return Due(at, max(at, min(window.end, by_fraction(at, not_after).need_by)))
 
 
@@ -321,11 +331,13 @@ def judge_campaign(name: str, per_hour: int, deadline: datetime, now: datetime) 
         raise InvalidFields(problems)
 
 
-def replaceable(state: State, *, uploaded: bool, has_key: bool) -> Replaceable:
-    """Whether a certificate that matches can be replaced from here; a busy one is, as soon as it is free."""
-    if uploaded:
+def replaceable(one: Standing, to: Destination | None = None) -> Replaceable:
+    """Whether a certificate that matches can be replaced from here, by a version of the CA `to` if one is given; a busy
+    one is, as soon as it is free."""
+    state = one.state
+    if one.uploaded:
         return Replaceable(ItemState.EXCLUDED, "uploaded", "It was uploaded: get its successor where it was issued.")
-    if not has_key:
+    if not one.has_key:
         return Replaceable(ItemState.EXCLUDED, "uploaded_csr", "Its CSR was uploaded: its owner must make a new one.")
     if state in (State.REVOKED, State.VERIFYING_REVOCATION, State.REVOCATION_PENDING_DOMAIN_VALIDATION):
         return Replaceable(ItemState.EXCLUDED, "revoked", "It is revoked: apply for a new certificate if it is needed.")
@@ -335,9 +347,24 @@ def replaceable(state: State, *, uploaded: bool, has_key: bool) -> Replaceable:
         )
     if state is State.REFUND_REVIEW:
         return Replaceable(ItemState.EXCLUDED, "refund_review", "Its order is being unsubscribed from.")
+    if to is not None and to.ca != one.ca:
+        why = _why_not_there(one, to)
+        if why is not None:
+            return why
     if state is not State.ISSUED:
         return Replaceable(ItemState.WAITING, "busy", f"It is in another operation ({state}) and comes after it.")
     return Replaceable(ItemState.WAITING, "replaceable", "")
+
+
+def _why_not_there(one: Standing, to: Destination) -> Replaceable | None:
+    bound = why_bound_to_ca(bought=one.bought, vouched=one.vouched)
+    if bound is not None:
+        return Replaceable(ItemState.EXCLUDED, bound.code, bound.message)
+    other = [method for method in (one.validation_method, *one.per_name_methods.values()) if method not in to.methods]
+    if other:
+        said = f"Its names are shown by {other[0]}, which the other CA doesn't take: choose another method first."
+        return Replaceable(ItemState.EXCLUDED, "method_not_taken", said)
+    return None
 
 
 def hourly_capacity(per_hour: int) -> float:
@@ -446,6 +473,8 @@ def _proof(proofs: Sequence[NameProof], ended: str | None) -> tuple[Proof, str]:
         return Proof.ENDED, f"Public CAs no longer take the method {ended}."
     by_hand = [proof for proof in proofs if not proof.automatic]
     if not by_hand:
+        if any(proof.method == "tls-alpn-01" for proof in proofs):
+            return Proof.AUTOMATIC, "This server answers the CA itself, or a DNS connection shows the records."
         return Proof.AUTOMATIC, "A DNS connection shows the records by itself."
     one = by_hand[0]
     more = f" and {len(by_hand) - 1} more" if len(by_hand) > 1 else ""

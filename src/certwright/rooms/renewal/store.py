@@ -193,7 +193,11 @@ async def next_due(tx: Tx, account_id: str, ca: str, now: datetime) -> datetime 
 
 
 async def renewal(tx: Tx, renewal_id: str) -> Row | None:
-    return (await tx.execute(sa.select(renewals).where(_R.id == renewal_id))).one_or_none()
+    """The plan, with `auto_renew`, `stage` and `current_version_id` of its certificate."""
+    query = sa.select(
+        renewals, _CURRENT.auto_renew, _CURRENT.stage, _CURRENT.version_id.label("current_version_id")
+    ).where(_R.id == renewal_id, _CURRENT.certificate_id == _R.certificate_id)
+    return (await tx.execute(query)).one_or_none()
 
 
 async def record(tx: Tx, row: Row, **values: Any) -> bool:

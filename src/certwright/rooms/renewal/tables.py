@@ -130,6 +130,8 @@ campaigns = sa.Table(
     sa.Column("per_hour", sa.Integer, nullable=False),
     sa.Column("priority", sa.Text, nullable=False),
     _one_of("priority", Priority),
+    # Where the new versions come from; null: each from the CA it has.
+    id_column("to_ca"),
     sa.Column("state", sa.Text, nullable=False),
     _one_of("state", CampaignState),
     # Whose view of the certificates counts, and how far they were gone through.
@@ -157,6 +159,7 @@ campaign_items = sa.Table(
     id_column("certificate_id", nullable=False),
     *tenant_columns(),
     sa.Column("name", sa.Text, nullable=False),
+    # The one asked for the new version, whose tokens it takes.
     sa.Column("ca", sa.Text, nullable=False),
     # The version to be replaced, when it ends, and whether a listener serves it.
     id_column("version_id", nullable=False),

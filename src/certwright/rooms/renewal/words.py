@@ -110,6 +110,15 @@ class RenewalView:
     allowed: Allowed | None
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """A renewal is due at `due`; windows and freezes let it go at `goes_at`, `need_by` at the latest."""
+
+    due: datetime
+    goes_at: datetime
+    need_by: datetime
+
+
 # --- mass replacement ------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +183,14 @@ class Criteria:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Another CA to get new versions from, and the methods of validation it takes."""
+
+    ca: str
+    methods: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Replaceable:
     """Whether a certificate can be replaced from here: now, later (`busy`) or never."""
 
@@ -214,6 +231,8 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
+    """`to_ca`: the id of the CA that new versions come from, None: from that of each certificate."""
+
     id: str
     project_id: str
     name: str
@@ -222,6 +241,7 @@ class Campaign:
     deadline: datetime
     per_hour: int
     priority: str
+    to_ca: str | None
     state: CampaignState
     counts: Mapping[str, int]
     created_at: datetime
@@ -232,6 +252,8 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class CampaignItem:
+    """`ca` is the one that its new version comes from."""
+
     id: str
     certificate_id: str
     name: str
