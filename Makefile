@@ -14,7 +14,7 @@ WORKERS ?= 2
 # file or dns.
 DEMO ?= file
 
-.PHONY: help setup assets servers run test check fmt fuzz demo bench lock clean
+.PHONY: help setup assets servers run test walks check fmt fuzz demo bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | while IFS= read -r line; do \
@@ -35,6 +35,10 @@ servers:
 test: assets servers ## install the real servers where allowed, then run every test
 	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
+walks: assets servers ## long random walks and every kill alone: CERTWRIGHT_WALKS of them (default 5000)
+	@CERTWRIGHT_WALKS=$${CERTWRIGHT_WALKS:-5000} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) -s \
+		tests/certificates/test_random_walks.py tests/flows/test_every_operation.py $(ARGS)
+
 fuzz: setup ## fuzz every reader of foreign bytes, FUZZ_SECONDS each (default 600)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) tests/fuzz $(ARGS)
 
@@ -53,7 +57,7 @@ demo: assets ## the main job on a real nginx; DEMO=dns validates at a real DNS s
 	@$(PYTHON_IN_VENV) -m certwright.entry.demo $(DEMO) $(ARGS)
 
 bench: assets ## print our figures with the machine's description
-	@scripts/servers nginx wrk
+	@scripts/servers nginx wrk knotd pebble lego
 	@$(PYTHON_IN_VENV) bench/run.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml

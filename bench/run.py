@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,8 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import books
+import drain
+import orders
 import psutil
 import seed
+import workshop
 from rich.console import Console
 
 from certwright.entry.cli.client import Api
@@ -40,6 +44,15 @@ SECONDS = 4
 CERTIFICATES = 100_000
 ENDPOINTS = 4_000
 NAME = "bench.localhost"
+RENEWALS = 10_000
+# A drain that takes longer is stopped, and what it did until then is printed.
+DRAIN_PATIENCE = 300.0
+# (in parallel, orders a run)
+ORDERS = ((1, 4), (16, 48))
+UPLOADS = 3_000
+WARM_UPLOADS = 20
+# Of fewer steps of one kind there is no telling a p99.
+FEWEST_STEPS = 50
 
 console = Console()
 
@@ -77,6 +90,7 @@ class Bench:
         self._product: Product | None = None
         self._api: Api | None = None
         self.token = ""
+        self.steps_took: dict[str, list[float]] = {}
 
     @property
     def product(self) -> Product:
@@ -89,7 +103,14 @@ class Bench:
         return self._api
 
     def report(
-        self, name: str, unit: str, values: list[float], *, aim: float | None, better: str, note: str = ""
+        self,
+        name: str,
+        unit: str,
+        values: list[float],
+        *,
+        aim: float | None = None,
+        better: str = "more",
+        note: str = "",
     ) -> None:
         figure = Figure(name, unit, tuple(values), aim, better, note)
         self.figures.append(figure)
@@ -97,7 +118,7 @@ class Bench:
         aimed = "" if aim is None else f"aim {'≤' if better == 'less' else '≥'} {aim:g}"
         spread = f"\\[{min(values):,.4g} .. {max(values):,.4g}] n={len(values)}"
         console.print(
-            f"{mark} {name:<42} {figure.median:>10,.4g} {unit:<7} {spread:<28} {aimed:<12} [dim]{note}[/]",
+            f"{mark} {name:<50} {figure.median:>10,.4g} {unit:<8} {spread:<28} {aimed:<12} [dim]{note}[/]",
             highlight=False, soft_wrap=True,
         )  # fmt: skip
 
@@ -111,6 +132,7 @@ class Bench:
                 "ALLOWED_NETWORKS": "127.0.0.0/8,::1/128",
                 "VALIDATION_HTTP_PORT": str(self.nginx.http_port),
                 "PROBE_INTERVAL": "86400",
+                "UPLOADED_SERVERS": "1000000",
             },
             options=("--processes", str(self.processes)),
         )
@@ -254,6 +276,105 @@ class Bench:
             raise DemoError(f"{script}: {wrong[0] if wrong else done}")
         return int(made[1]), float(rate[1])
 
+    def upload(self) -> None:
+        """Each with an intermediate and a key, judged and kept."""
+        authority = workshop.Authority()
+        chain = workshop.pem(authority.intermediate)
+
+        def body(host: str) -> dict[str, Any]:
+            leaf, key = authority.leaf(host)
+            return {"certificate": workshop.pem(leaf) + chain, "key": workshop.key_pem(key), "online": False,
+                    "allow_duplicate": True}  # fmt: skip
+
+        # The processes that lint take a second or two to start, once.
+        for number in range(WARM_UPLOADS):
+            self.api.post("/uploads", body(f"w{number}.example.com"))
+        rates, costs = [], []
+        for run in range(self.runs):
+            bodies = self.home / f"uploads-{run}.jsonl"
+            lines = [json.dumps(body(f"u{number}.r{run}.example.com")) for number in range(UPLOADS)]
+            bodies.write_text("\n".join(lines) + "\n")
+            before = self._cpu_seconds()
+            made, rate = self._wrk("upload.lua", str(bodies))
+            costs.append((self._cpu_seconds() - before) * 1000 / made)
+            rates.append(rate)
+        note = f"{statistics.median(costs):.2f} ms CPU each, PostgreSQL and follow-up work included"
+        self.report(f"uploads through the API, {CONNECTIONS} connections", "1/s", rates, note=note)
+
+    # --- figures with a database of their own -----------------------------------------------------------------------
+
+    def orders(self) -> None:
+        """Beside lego, at the same CA, by turns."""
+        with orders.scene(self.home) as scene:
+            for at_once, count in ORDERS:
+                found: dict[str, list[orders.Rate]] = {"Certwright": [], orders.lego_version(): []}
+                for _ in range(self.runs):
+                    for who, order in zip(found, (orders.ours, orders.lego), strict=True):
+                        try:
+                            found[who].append(order(scene, self.home, at_once, count))
+                        except DemoError as error:
+                            # Debian's Pebble 2.4.0 sometimes stops answering when many ask at once.
+                            console.print(f"  {who}, {at_once} at once: {error}", highlight=False, soft_wrap=True)
+                            scene.pebble.stop()
+                            scene.new_pebble()
+                for who, rates in found.items():
+                    self._report_orders(who, at_once, rates)
+
+    def _report_orders(self, who: str, at_once: int, rates: list[orders.Rate]) -> None:
+        if not rates:
+            raise DemoError(f"{who}: no run with {at_once} at once succeeded")
+        for rate in rates:
+            self._keep_steps(rate.steps)
+        what = f"ACME orders, {at_once} at once, {who}"
+        self.report(what, "1/s", [rate.a_second for rate in rates])
+        self.report(what, "1/core-s", [rate.a_core_second for rate in rates])
+
+    def _keep_steps(self, steps: Mapping[str, list[float]]) -> None:
+        for name, took in steps.items():
+            self.steps_took.setdefault(name, []).extend(took)
+
+    def drain(self) -> None:
+        """One run: it is long, and steady in itself."""
+        found = drain.drain(self.home, RENEWALS, DRAIN_PATIENCE)
+        self._keep_steps(found.steps)
+        each = 1000 / max(found.renewed, 1)
+        if found.renewed < found.due:
+            console.print(f"  stopped: {found.renewed:,} of {found.due:,} were renewed", highlight=False)
+        workers = f"{drain.WORKERS} workers"
+        self.report(f"{found.renewed:,} renewals due at once, {workers}", "s", [found.seconds])
+        self.report("renewals a second", "1/s", [found.renewed / found.seconds])
+        self.report("memory of the workers at most", "MB", [found.memory], note="PSS")
+        self.report("CPU of the workers, a renewal", "ms", [found.worker_cpu * each])
+        self.report("CPU of PostgreSQL, a renewal", "ms", [found.database_cpu * each])
+        self.report("transactions, a renewal", "", [found.transactions / max(found.renewed, 1)])
+        self.report("WAL, a renewal", "KB", [found.wal_mb * 1024 / max(found.renewed, 1)])
+
+    def steps(self) -> None:
+        """Of those the figures before this one ran: how long one had its row, waiting for the processor included."""
+        if not self.steps_took:
+            raise DemoError("no steps were run: measure orders or drain as well")
+        for name, took in sorted(self.steps_took.items()):
+            if len(took) >= FEWEST_STEPS:
+                p50, p99 = drain.quantiles(took)
+                self.report(f"step {name}, p50", "ms", [p50], note=f"of {len(took):,}")
+                self.report(f"step {name}, p99", "ms", [p99])
+
+    def ledger(self) -> None:
+        found = books.books(self.home, self.runs, SECONDS / 2)
+        for clients in books.PARALLEL:
+            self.report(f"payments in the books, {clients} at once", "1/s", found.payments[clients])
+            self.report(f"  PostgreSQL alone, one row, {clients} at once", "1/s", found.bare[clients])
+
+    def workshop(self) -> None:
+        found = workshop.workshop(self.home, self.runs, SECONDS / 2)
+        self.report("check, leaf, intermediate and key", "1/core-s", found.check, aim=2000)
+        self.report("check with lint", "1/core-s", found.check_lint, aim=250)
+        self.report("  openssl: verify, x509, pkey", "1/core-s", found.check_openssl, note="three processes a check")
+        for server, rates in found.bundle.items():
+            self.report(f"bundle for {server}", "1/core-s", rates)
+        self.report("certwright x509 check, cold", "ms", found.cold, aim=250, better="less")
+        self.report("  openssl verify, cold", "ms", found.cold_openssl, better="less")
+
     def probe(self) -> None:
         me = self.api.get("/me")
         project = self.api.get("/projects", limit=1)["items"][0]["id"]
@@ -313,7 +434,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-FIGURES = ("start", "memory", "apply", "list", "search", "issue", "probe")
+SETS = {
+    "foundation": ("start", "memory", "apply", "list", "search", "issue", "probe"),
+    "lifecycle": ("orders", "drain", "steps", "ledger"),
+    "files": ("workshop", "upload"),
+}
+FIGURES = tuple(figure for figures in SETS.values() for figure in figures)
 
 
 @contextmanager
@@ -332,14 +458,16 @@ def prepared(runs: int, processes: int) -> Iterator[Bench]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default=",".join(FIGURES), help=f"some of {', '.join(FIGURES)}")
+    parser.add_argument(
+        "--only", default=",".join(SETS), help=f"sets ({', '.join(SETS)}) or figures ({', '.join(FIGURES)})"
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1, help="web processes")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     console.quiet = given.json
-    chosen = given.only.split(",")
+    chosen = [figure for word in given.only.split(",") for figure in SETS.get(word, (word,))]
     unknown = sorted(set(chosen) - set(FIGURES))
     if unknown:
         parser.error(f"there is no figure {', '.join(unknown)}")
@@ -354,8 +482,10 @@ def main() -> int:
         if given.cold:
             cold(bench)
         for name in chosen:
+            begun = time.perf_counter()
             try:
                 getattr(bench, name)()
+                console.print(f"  [dim]{name}: {time.perf_counter() - begun:.0f} s[/]", highlight=False)
             except DemoError as error:
                 failed += 1
                 console.print(f"[red]✗ {name}: {error}[/]", highlight=False, soft_wrap=True)
