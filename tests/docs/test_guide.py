@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 GUIDE = DOCS / "guide"
 PAGES = sorted(GUIDE.glob("*.md"))
-WRITTEN = [page for page in PAGES if page.name != "codes.md"]
+WRITTEN = [*(page for page in PAGES if page.name != "codes.md"), *sorted((GUIDE / "findings").glob("*.md"))]
 LINKED = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -56,6 +56,8 @@ def test_the_default_in_the_guide_is_the_default(name: str) -> None:
     default = Settings.model_fields[name].default
     if isinstance(default, str):
         assert row[1] == f"`{default}`"
+    elif isinstance(default, bool):
+        assert row[1] == ("yes" if default else "no")
     elif isinstance(default, (int, float)):
         assert float(row[1]) == default
 
@@ -166,19 +168,20 @@ def test_metrics_in_the_guide_are_counted() -> None:
 # --- codes ------------------------------------------------------------------------------------------------------------
 
 
-def list_codes() -> Any:
-    spec = importlib.util.spec_from_file_location("list_codes", ROOT / "scripts" / "list_codes.py")
+def script(name: str) -> Any:
+    """A module of `scripts/`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Its dataclass looks its module up by name.
-    sys.modules["list_codes"] = module
+    # A dataclass looks its module up by name.
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
 def test_the_page_of_codes_is_what_the_source_says() -> None:
-    made = list_codes()
+    made = script("list_codes")
     found = made.all_codes()
     assert len({said.code for said in found}) > 200
     assert words_of("codes.md") == made.page(found), "run: python scripts/list_codes.py"
