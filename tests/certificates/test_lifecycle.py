@@ -335,7 +335,7 @@ def test_an_expired_certificate_is_not_renewed_and_says_so(product: World, site:
     after = look(product, detail.id)
     assert after.summary.state is State.EXPIRED
     assert len(after.versions) == 1
-    with pytest.raises(Refused, match="can't be used for reissue"):
+    with pytest.raises(Refused, match="Reissue is not possible in state"):
         product.run(certificates.reissue(product.services, product.actor, detail.id))
 
 

@@ -14,10 +14,11 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from certwright.kernel.actor import system_actor
-from certwright.kernel.problems import Forbidden, Invalid, InvalidFields, NotFound, Refused, Unavailable
+from certwright.kernel.problems import Forbidden, Invalid, InvalidFields, NotFound, Refused, TooMany, Unavailable
 from certwright.rooms import certificates, deployment
 from certwright.rooms.audit.tables import audit_events
 from certwright.rooms.certificates import (
+    Applicant,
     AuthorityDirectory,
     Cancelled,
     Changes,
@@ -128,20 +129,86 @@ def test_a_replaced_version_that_is_still_served_is_not_revoked(product: World, 
     served = False
     product.later(hours=2)
     product.drain()
+    assert look(product, detail.id).versions[1].revoke_asked_at is None  # the grace counts from the last use
+    product.later(days=product.services.settings.superseded_grace_days)
+    product.drain()
     product.drain()
     assert look(product, detail.id).versions[1].revoked_at is not None
 
 
-def test_a_reissue_with_the_same_names_revokes_nothing(product: World, site: Site) -> None:
+def test_a_reissued_version_is_revoked_as_superseded_also_where_the_names_stay(product: World, site: Site) -> None:
     detail = issue(product, site)
     reissue(product, detail.id, key_algorithm="EC_P384")
     product.drain()
-    product.later(days=30)
+    product.later(days=product.services.settings.superseded_grace_days + 1)
+    product.drain()
     product.drain()
     done = look(product, detail.id)
-    assert [(v.number, v.key_algorithm, v.revoke_asked_at) for v in done.versions] == [
-        (2, "EC P-384", None), (1, "EC P-256", None),
+    assert [(v.number, v.key_algorithm, v.revocation_reason) for v in done.versions] == [
+        (2, "EC P-384", None), (1, "EC P-256", "superseded"),
     ]  # fmt: skip
+    assert done.versions[1].revoked_at is not None
+
+
+def test_a_renewal_revokes_nothing_the_version_before_runs_out(product: World, site: Site) -> None:
+    detail = issue(product, site)
+    product.run(certificates.renew_version(product.services, product.actor, detail.id))
+    product.drain()
+    product.later(days=20)
+    product.drain()
+    done = look(product, detail.id)
+    assert [(v.number, v.revoke_asked_at) for v in done.versions] == [(2, None), (1, None)]
+
+
+def test_a_renewal_asks_for_what_is_in_use_and_not_for_what_was_withdrawn(product: World, site: Site) -> None:
+    detail = issue(product, site)
+    reissue(product, detail.id, names=(OTHER,), applicant=Applicant("Eve", "eve@example.com", "+49 30 123456"))
+    product.run(certificates.withdraw(product.services, product.actor, detail.id))
+    product.run(certificates.renew_version(product.services, product.actor, detail.id))
+    product.drain()
+    done = look(product, detail.id)
+    assert [version.names for version in done.versions] == [(NAME,), (NAME,)]
+    assert done.application is not None
+    assert done.application.applicant == {
+        "name": "Ada Lovelace", "email": "ada@example.com", "phone": "+44 20 7946 0000"
+    }  # fmt: skip
+
+
+def test_the_consent_of_a_renewal_is_the_one_that_was_given(product: World, site: Site) -> None:
+    detail = issue(product, site)
+    assert detail.application is not None
+    product.later(days=40)
+    product.run(certificates.renew_version(product.services, product.actor, detail.id))
+    renewed = look(product, detail.id).application
+    assert renewed is not None
+    assert (renewed.id != detail.application.id, renewed.consent_at) == (True, detail.application.consent_at)
+    assert renewed.consent_version == detail.application.consent_version
+
+
+def test_an_addition_and_a_reissue_say_how_far_they_are(product: World, site: Site) -> None:
+    detail = issue(product, site, wanted(*PAIR))
+    product.run(certificates.add_domains(product.services, product.actor, detail.id, ["c.demo.localhost"]))
+
+    def shown() -> tuple[int | None, int | None]:
+        (listed,) = product.run(
+            certificates.list_certificates(product.services, product.actor, certificates.Filters())
+        )  # fmt: skip
+        return listed.progress, look(product, detail.id).summary.progress
+
+    assert shown() == (40, 40)
+    product.run(certificates.withdraw(product.services, product.actor, detail.id))
+    assert shown() == (100, 100)
+    product.run(certificates.reissue(product.services, product.actor, detail.id))
+    product.run(certificates.check_domains(product.services, product.actor, detail.id))
+    ca = product.services.port(AuthorityDirectory).by_id["builtin"]
+    ca.collect, real = never, ca.collect
+    product.drain()
+    assert shown() == (90, 90)
+    ca.collect = real
+
+
+async def never(order_id: str, account_id: str) -> certificates.Pending:
+    return certificates.Pending(timedelta(hours=1))
 
 
 def test_a_reissue_takes_a_new_csr_where_the_last_one_was_uploaded(product: World, site: Site) -> None:
@@ -390,6 +457,72 @@ def test_a_link_nobody_followed_in_30_days_is_dead_and_another_is_mailed(product
     assert look(product, detail.id).summary.state is State.REVOKED
 
 
+def shown_links(world: World, certificate_id: str) -> list[tuple[int, str, str]]:
+    return [(link.version, link.address, link.state) for link in look(world, certificate_id).confirmations]
+
+
+def test_a_certificate_says_whom_a_link_was_mailed_to_and_what_became_of_it(product: World, site: Site) -> None:
+    product.services.ports[certificates.Mail] = mailbox = Letters()
+    detail = issued_ov(product, site)
+    assert look(product, detail.id).confirmations == ()
+    revoke(product, detail.id, RevocationReason.SUPERSEDED)
+    assert shown_links(product, detail.id) == [(1, "a…@example.com", "waiting")]
+    product.later(days=31)
+    assert shown_links(product, detail.id) == [(1, "a…@example.com", "ran_out")]
+    product.drain()
+    assert [state for _number, _to, state in shown_links(product, detail.id)] == ["waiting", "ran_out"]
+    product.run(certificates.confirm_revocation(product.services, mailbox.links[-1]))
+    assert [state for _number, _to, state in shown_links(product, detail.id)] == ["confirmed", "ran_out"]
+
+
+def test_a_link_mailed_again_takes_the_place_of_the_one_before(product: World, site: Site) -> None:
+    product.services.ports[certificates.Mail] = mailbox = Letters()
+    detail = issued_ov(product, site)
+
+    def again(actor: Any = None) -> None:
+        product.run(certificates.mail_revocation_again(product.services, actor or product.actor, detail.id))
+
+    with pytest.raises(Refused) as unasked:
+        again()
+    assert unasked.value.code == "no_confirmation_awaited"
+    revoke(product, detail.id, RevocationReason.SUPERSEDED)
+    with pytest.raises(TooMany) as hasty:
+        again()
+    assert hasty.value.code == "mailing_too_soon"
+    product.later(minutes=6)
+    with pytest.raises(Forbidden):
+        again(product.actor_with("scm:cert:get", "scm:cert:list"))
+    with pytest.raises(NotFound):
+        again(product.other_actor)
+    again()
+    first, second = mailbox.links
+    assert [state for _number, _to, state in shown_links(product, detail.id)] == ["waiting", "replaced"]
+    with pytest.raises(Refused):
+        product.run(certificates.confirm_revocation(product.services, first))
+    product.run(certificates.confirm_revocation(product.services, second))
+    product.drain()
+    assert look(product, detail.id).summary.state is State.REVOKED
+    with pytest.raises(Refused):
+        again()
+
+
+def test_the_old_version_of_a_reissued_ov_certificate_waits_for_the_mailed_link(product: World, site: Site) -> None:
+    product.services.ports[certificates.Mail] = mailbox = Letters()
+    detail = issued_ov(product, site)
+    reissue(product, detail.id, key_algorithm="EC_P384")
+    product.drain()
+    assert (look(product, detail.id).summary.state, mailbox.links) == (State.ISSUED, [])
+    product.later(days=product.services.settings.superseded_grace_days + 1)
+    for _ in range(3):
+        product.drain()
+    assert look(product, detail.id).versions[1].revoked_at is None
+    assert shown_links(product, detail.id) == [(1, "a…@example.com", "waiting")]
+    product.run(certificates.confirm_revocation(product.services, mailbox.links[-1]))
+    product.drain()
+    assert look(product, detail.id).versions[1].revoked_at is not None
+    assert look(product, detail.id).summary.state is State.ISSUED
+
+
 def test_a_key_known_to_others_waits_for_nobody(product: World, site: Site) -> None:
     detail = issued_ov(product, site)
     assert revoke(product, detail.id, RevocationReason.KEY_COMPROMISE).summary.state is State.REVOKED
@@ -466,6 +599,8 @@ def test_a_withdrawal_that_comes_too_late_ends_with_the_certificate_the_ca_appro
     product.drain()
     done = look(product, detail.id)
     assert (done.summary.state, len(done.versions)) == (State.ISSUED, 2)
+    assert done.application is not None
+    assert done.application.withdrawal_refused == "approved a minute ago"
 
 
 def test_a_certificate_whose_withdrawal_the_ca_considers_can_still_be_downloaded(product: World, site: Site) -> None:

@@ -273,11 +273,12 @@ _ALLOWED: dict[Operation, set[State]] = {
         _S.PENDING_DOMAIN_VALIDATION, _S.PENDING_ORGANIZATION_VALIDATION, _S.TO_BE_ISSUED,
         _S.VERIFYING_DOMAIN_ADDITION, _S.REFUND_REVIEW,
     },
-    Operation.REVOKE: {_S.ISSUED, _S.VERIFYING_REISSUE},
+    Operation.REVOKE: {_S.ISSUED, _S.VERIFYING_REISSUE, _S.VERIFYING_DOMAIN_ADDITION},
     Operation.REVOKE_EARLIER: set(_S) - {_S.REFUND_REVIEW},
     Operation.DOWNLOAD: {_S.ISSUED, _S.HOSTED, _S.VERIFYING_REISSUE, _S.VERIFYING_DOMAIN_ADDITION},
     Operation.EXPORT_KEY: {_S.ISSUED, _S.HOSTED, _S.VERIFYING_REISSUE, _S.VERIFYING_DOMAIN_ADDITION},
     Operation.DEPLOY: {_S.ISSUED, _S.HOSTED, _S.VERIFYING_REISSUE, _S.VERIFYING_DOMAIN_ADDITION},
+    Operation.REPLACE: {_S.HOSTED, _S.EXPIRED},
     Operation.SET_AUTO_RENEW: set(_S) - {_S.EXPIRED, _S.REVOKED, _S.REFUND_REVIEW},
     Operation.UPDATE: set(_S) - {_S.REFUND_REVIEW},
     Operation.DELETE: {
@@ -302,6 +303,7 @@ def test_operation_is_allowed_in_exactly_the_states_of_the_table(operation: Oper
     facts = CertificateFacts(
         state=state, has_version=True, has_key=True, earlier=(1,), holds_personal_data=True, purchase=purchase,
         domain_type=DomainType.MULTI if operation is Operation.ADD_DOMAINS else DomainType.SINGLE,
+        uploaded=operation is Operation.REPLACE,
     )  # fmt: skip
     verdict = rules.judge_operation(operation, facts)
     assert (verdict is None) == (state in _ALLOWED[operation])
@@ -429,8 +431,8 @@ def reach(now: datetime, *, years: int = 1, paid: bool = True, reissue_days: int
     [
         (timedelta(days=25) - timedelta(seconds=1), "reissue_open", True),
         (timedelta(days=25), "reissue_open", False),
-        (timedelta(days=335) - timedelta(seconds=1), "renewal_open", False),
-        (timedelta(days=335), "renewal_open", True),
+        (timedelta(days=334, hours=12) - timedelta(seconds=1), "renewal_open", False),
+        (timedelta(days=334, hours=12), "renewal_open", True),
         (timedelta(days=365), "renewal_open", False),
         (timedelta(days=335) - timedelta(seconds=1), "revocation_closed", False),
         (timedelta(days=335), "revocation_closed", True),
@@ -455,7 +457,7 @@ def test_two_years_and_free_products_can_be_revoked_to_the_end() -> None:
     ("given", "code", "field"),
     [
         pytest.param({"certificate_type": "ov"}, "organisation_missing", "organisation_id",
-                     id="OV names an organisation"),
+                     id="OV names an organization"),
         pytest.param({"organisation_id": "org_x"}, "organisation_not_in_dv", "organisation_id",
                      id="DV names none"),
         pytest.param({"certificate_type": "gold"}, "certificate_type_unknown", "certificate_type",

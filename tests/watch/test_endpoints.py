@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from certwright.kernel.actor import Actor, Grant, Statement
 from certwright.kernel.problems import Forbidden, Invalid, NotFound, Problem, Refused, Stale
-from certwright.rooms import certificates, watch
+from certwright.rooms import certificates, renewal, watch
 from certwright.rooms.watch import actions, alarms, metrics, store
 from certwright.rooms.watch.chains import Roots
 from certwright.rooms.watch.tables import alarm_history, endpoints
@@ -470,6 +470,21 @@ def test_renewal_overdue_is_raised_in_time_and_cleared_by_a_new_version(world: A
     world.run(put_version(world, issue(NAME, **span(world, left=90, life=90)), certificate_id=certificate_id))
     world.drain()
     assert open_alarms(world, certificate_id) == []
+
+
+def test_a_renewal_that_a_freeze_holds_is_overdue_after_its_last_safe_moment(world: Any) -> None:
+    certificate_id = world.run(put_version(world, issue(NAME, **span(world, left=90, life=90))))
+    world.drain()
+    now = world.clock.now()
+    freeze = renewal.Freeze(now, now + timedelta(days=89), "audit")
+    world.run(renewal.add_freeze(world.services, world.actor, freeze))
+    world.later(days=68)
+    world.drain()
+    assert open_alarms(world, certificate_id) == []
+    world.later(days=8)  # half of the time between due and the end is over
+    world.drain()
+    (alarm,) = open_alarms(world, certificate_id)
+    assert alarm.kind == "ALM-2001011"
 
 
 def test_what_does_not_renew_is_never_overdue(world: Any) -> None:

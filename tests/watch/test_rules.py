@@ -184,6 +184,26 @@ def test_overdue_begins_a_fifth_of_the_way_from_due_to_expiry() -> None:
     assert (fact.severity, fact.value) == ("major", 24.0)
 
 
+@pytest.mark.parametrize(
+    ("goes_at", "overdue"),
+    [
+        pytest.param(NOW, NOW + 6 * DAY, id="nothing holds it: after a fifth"),
+        pytest.param(NOW + 2 * DAY, NOW + 6 * DAY, id="a window opens long before that"),
+        pytest.param(NOW + 10 * DAY, NOW + 10 * DAY + timedelta(hours=1), id="frozen beyond it: an hour after"),
+        pytest.param(NOW + 15 * DAY, NOW + 15 * DAY + timedelta(hours=1), id="its last safe moment: an hour after"),
+    ],
+)
+def test_what_windows_and_freezes_hold_is_not_overdue(goes_at: datetime, overdue: datetime) -> None:
+    due, end = NOW, NOW + 30 * DAY
+    assert rules.renewal_overdue("ver_1", due, end, overdue - timedelta(seconds=1), goes_at) is None
+    assert rules.renewal_overdue("ver_1", due, end, overdue, goes_at) is not None
+
+
+def test_an_hour_is_too_long_for_what_ends_in_less() -> None:
+    due, end = NOW, NOW + timedelta(hours=2)
+    assert rules.overdue_at(due, end, NOW + timedelta(hours=1)) == NOW + timedelta(hours=1, minutes=12)
+
+
 OPEN = OpenAlarm(Severity.MINOR, 1, "expires_soon", ("aa",))
 
 

@@ -18,9 +18,13 @@ from certwright.rooms.certificates.actions import (
     create_certificate,
     current_version,
     delete_certificate,
+    detail,
     expiry_days,
+    export_certificates,
     get_certificate,
+    known,
     list_certificates,
+    may_order,
     read_draft,
     reissue,
     renew_version,
@@ -33,11 +37,30 @@ from certwright.rooms.certificates.actions import (
     withdraw,
     withdraw_privacy,
 )
+from certwright.rooms.certificates.bulk import MOST_AT_ONCE, Bulk, BulkAction, Line
+from certwright.rooms.certificates.bulk import perform as bulk_perform
+from certwright.rooms.certificates.bulk import preview as bulk_preview
 from certwright.rooms.certificates.confirmations import MailedRevocation
 from certwright.rooms.certificates.confirmations import confirm as confirm_revocation
 from certwright.rooms.certificates.confirmations import look_link as look_revocation_link
+from certwright.rooms.certificates.confirmations import mail_again as mail_revocation_again
 from certwright.rooms.certificates.downloads import Download, Format, download
 from certwright.rooms.certificates.fulfilment import BoughtCertificates, coverage_begins
+from certwright.rooms.certificates.hosting import (
+    UPLOADED_CA,
+    Held,
+    Hosted,
+    Replaceable,
+    Surroundings,
+    count_hosted,
+    host,
+    host_version,
+    judge_labels,
+    known_issuers,
+    replaceable,
+    require_visible,
+    surroundings,
+)
 from certwright.rooms.certificates.jobs import (
     domains_validated,
     give_back_order,
@@ -53,26 +76,31 @@ from certwright.rooms.certificates.ports import (
     CertificateAuthority,
     CertificateOrder,
     Challenging,
+    ControlShown,
     Issued,
     Letter,
     Mail,
+    MayNotRevoke,
     Needs,
     OutsideAuthorities,
     Pending,
     Rejected,
     RenewalInformation,
     RenewalWindow,
+    RevokesByControl,
     RevokesByKey,
     TooLate,
     Usage,
 )
+from certwright.rooms.certificates.privacy import Statement
+from certwright.rooms.certificates.privacy import current as current_privacy_statement
+from certwright.rooms.certificates.privacy import statement as privacy_statement
 from certwright.rooms.certificates.private import PrivateIssuance, issue_private
-from certwright.rooms.certificates.rules import MOST_NAMES, judge_application, renew_at
+from certwright.rooms.certificates.rules import MOST_NAMES, judge_application, renew_at, why_bound_to_ca
 from certwright.rooms.certificates.standing import Match, Standing, standing
 from certwright.rooms.certificates.tables import CURRENT, applications, followed, versions
 from certwright.rooms.certificates.views import ApplicationView, Detail, Summary, VersionView
 from certwright.rooms.certificates.words import (
-    CURRENT_PRIVACY_STATEMENT,
     UNCHANGED,
     Applicant,
     Application,
@@ -81,7 +109,9 @@ from certwright.rooms.certificates.words import (
     DomainType,
     NewVersion,
     Operation,
+    Purpose,
     RevocationReason,
+    RevokedBy,
     State,
     VersionMaterial,
 )
@@ -90,15 +120,18 @@ from certwright.rooms.validation import Wanted
 __all__ = [
     "BUILTIN_CA",
     "CURRENT",
-    "CURRENT_PRIVACY_STATEMENT",
+    "MOST_AT_ONCE",
     "MOST_NAMES",
     "SORTS",
     "UNCHANGED",
+    "UPLOADED_CA",
     "Applicant",
     "Application",
     "ApplicationView",
     "AuthorityDirectory",
     "BoughtCertificates",
+    "Bulk",
+    "BulkAction",
     "CaDependents",
     "Cancelled",
     "Cancels",
@@ -108,31 +141,42 @@ __all__ = [
     "CertificateType",
     "Challenging",
     "Changes",
+    "ControlShown",
     "CsrUsers",
     "Detail",
     "DomainType",
     "Download",
     "Filters",
     "Format",
+    "Held",
+    "Hosted",
     "Issued",
     "Letter",
+    "Line",
     "Mail",
     "MailedRevocation",
     "Match",
+    "MayNotRevoke",
     "Needs",
     "NewVersion",
     "Operation",
     "OutsideAuthorities",
     "Pending",
     "PrivateIssuance",
+    "Purpose",
     "Rejected",
     "RenewalInformation",
     "RenewalWindow",
+    "Replaceable",
     "RevocationReason",
+    "RevokedBy",
+    "RevokesByControl",
     "RevokesByKey",
     "Standing",
     "State",
+    "Statement",
     "Summary",
+    "Surroundings",
     "TooLate",
     "Usage",
     "VersionMaterial",
@@ -141,39 +185,57 @@ __all__ = [
     "add_domains",
     "apply",
     "apply_again",
+    "bulk_perform",
+    "bulk_preview",
     "check_domains",
     "confirm_revocation",
     "count_by_state",
+    "count_hosted",
     "create_certificate",
+    "current_privacy_statement",
     "current_version",
     "delete_certificate",
+    "detail",
     "download",
     "expiry_days",
+    "export_certificates",
     "followed",
     "get_certificate",
+    "host",
+    "host_version",
     "issue_private",
     "judge_application",
+    "judge_labels",
+    "known",
+    "known_issuers",
     "list_certificates",
     "look_revocation_link",
+    "mail_revocation_again",
+    "may_order",
+    "privacy_statement",
     "read_draft",
     "register",
     "reissue",
     "renew_at",
     "renew_version",
+    "replaceable",
+    "require_visible",
     "revoke",
     "save_draft",
     "standing",
     "still_current",
+    "surroundings",
     "update_certificate",
     "usable_version",
     "version_material",
+    "why_bound_to_ca",
     "withdraw",
     "withdraw_privacy",
 ]
 
 
 def register(services: Services) -> None:
-    services.jobs.register(STEP, applications, issue_step)
+    services.jobs.register(STEP, applications, issue_step, runs_on=True)
     services.jobs.register(REVOKE_STEP, versions, revoke_step)
     services.events.subscribe("validation.domains_validated", "certificates", domains_validated)
     services.events.subscribe("certificate.application_failed", "certificates.give_back", give_back_order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,12 +18,12 @@ from certwright.platform.db import Tx, is_one_of
 from certwright.platform.events import Event
 from certwright.platform.services import Services
 from certwright.rooms import access, audit, authorities, csrs, keys, organisations, validation
-from certwright.rooms.certificates import rules, store, views
+from certwright.rooms.certificates import privacy, rules, store, views
 from certwright.rooms.certificates.ports import AuthorityDirectory, Cancels, CertificateAuthority, Issued, Usage
 from certwright.rooms.certificates.tables import CURRENT, applications, certificates, confirmations, versions
 from certwright.rooms.certificates.words import (
-    CURRENT_PRIVACY_STATEMENT,
     UNCHANGED,
+    VOUCHED,
     Applicant,
     Application,
     CertificateFacts,
@@ -32,6 +32,7 @@ from certwright.rooms.certificates.words import (
     KeySource,
     NewVersion,
     Operation,
+    Purpose,
     RevocationReason,
     State,
     VersionMaterial,
@@ -42,8 +43,6 @@ from certwright.x509.csr import to_pem
 STEP = "certificates.issue"
 REVOKE_STEP = "certificates.revoke"
 BUILTIN_CA = "builtin"
-VOUCHED = "vouched"
-"""Validation method of private certificates issued on the word of somebody who may use the CA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,16 @@ class Filters:
     ca: str | None = None
     project_id: str | None = None
     tag: Mapping[str, str] = field(default_factory=dict)
+    expires_after: datetime | None = None
     expires_before: datetime | None = None
     expires_soon: bool | None = None
     key_algorithm: str | None = None
     sha256: str | None = None
     serial: str | None = None
+    certificate_type: str | None = None
+    domain_type: str | None = None
+    # Id or name of a target one of whose sites it serves.
+    deployed_on: str | None = None
 
 
 SORTS: Mapping[str, sa.Column[Any]] = {
@@ -83,19 +87,44 @@ async def list_certificates(
     after: tuple[Any, str] | None = None,
     limit: int = 20,
 ) -> list[views.Summary]:
-    """A page of at most `limit`; `after` is (value of the sort column, id) of the last line seen."""
+    """A page of at most `limit`; `after` is (value of the sort column, id) of the last line seen.
+
+    By expiry those without one come last.
+    """
     now = services.clock.now()
     where = [
         access.visible(certificates, actor, "scm:cert:list"),
         *store.filters(
             now=now, states=filters.states, search=filters.search, ca=filters.ca, project_id=filters.project_id,
-            tag=filters.tag, expires_before=filters.expires_before, soon=filters.expires_soon,
-            key_algorithm=filters.key_algorithm, sha256=filters.sha256, serial=filters.serial,
+            tag=filters.tag, expires_after=filters.expires_after, expires_before=filters.expires_before,
+            soon=filters.expires_soon, key_algorithm=filters.key_algorithm, sha256=filters.sha256,
+            serial=filters.serial, certificate_type=filters.certificate_type, domain_type=filters.domain_type,
         ),
     ]  # fmt: skip
     async with services.db.read() as tx:
+        if filters.deployed_on:
+            there = await services.port(Usage).certificates_on(tx, actor, filters.deployed_on)
+            where.append(is_one_of(certificates.c.id, list(there)))
         rows = await store.page(tx, where, order=SORTS[sort], descending=descending, after=after, limit=limit)
-    return [views.summary_of_columns(row, now) for row in rows]
+        found = [views.summary_of_columns(row, now) for row in rows]
+        moving = [one.id for one in found if one.state in (State.VERIFYING_DOMAIN_ADDITION, State.VERIFYING_REISSUE)]
+        attempts = await store.under_way(tx, moving) if moving else {}
+    return [views.with_progress(one, attempts[one.id]) if one.id in attempts else one for one in found]
+
+
+_EXPORTED_AT_ONCE = 500
+
+
+async def export_certificates(services: Services, actor: Actor, filters: Filters) -> AsyncIterator[views.Summary]:
+    """All that `list_certificates` would show, newest first, read a page at a time."""
+    after: tuple[Any, str] | None = None
+    while True:
+        page = await list_certificates(services, actor, filters, after=after, limit=_EXPORTED_AT_ONCE)
+        for summary in page:
+            yield summary
+        if len(page) < _EXPORTED_AT_ONCE:
+            return
+        after = (page[-1].id, page[-1].id)
 
 
 async def count_by_state(services: Services, actor: Actor) -> dict[str, int]:
@@ -115,17 +144,24 @@ async def get_certificate(services: Services, actor: Actor, certificate_id: str)
         return await _detail(tx, services, row)
 
 
+async def detail(tx: Tx, services: Services, certificate_id: str) -> views.Detail:
+    """For whoever has just changed it, and may have the right for that alone."""
+    return await _detail(tx, services, await store.certificate(tx, certificate_id))
+
+
 async def _detail(tx: Tx, services: Services, row: Any) -> views.Detail:
     now = services.clock.now()
     attempt = await store.latest_application(tx, row.id)
     open_attempt = attempt is not None and not (attempt.issued_at or attempt.withdrawn_at or attempt.failed_at)
-    state = await validation.state(tx, services, attempt.id, now) if attempt is not None and open_attempt else None
     version_rows = await store.version_list(tx, row.id)
-    facts = await _facts(tx, services, row, version_rows)
+    subject = attempt.id if attempt is not None and open_attempt else _control_of(version_rows)
+    state = await validation.state(tx, services, subject, now) if subject is not None else None
+    facts = await facts_of(tx, services, row, version_rows)
     current = next((v for v in version_rows if v.superseded_at is None), None)
     renews = row.auto_renew and not row.uploaded and current is not None and current.revoked_at is None
     return views.Detail(
-        summary=views.summary(row, now),
+        summary=views.summary(row, now, attempt if open_attempt else None),
+        purpose=Purpose(row.purpose),
         application=views.application_view(attempt) if attempt is not None else None,
         validation=state,
         versions=tuple(
@@ -133,9 +169,16 @@ async def _detail(tx: Tx, services: Services, row: Any) -> views.Detail:
         ),
         renew_at=await _due_at(tx, row, current) if renews and current is not None else None,
         fallback_ca=row.fallback_ca,
-        coverage=views.coverage(row),
+        coverage=views.coverage(row, await store.renewed_by(tx, row)),
+        confirmations=views.confirmation_views(await store.confirmation_list(tx, row.id), now),
+        only_by_program=rules.why_only_by_program(facts),
         allowed=rules.allowed_operations(facts),
     )
+
+
+def _control_of(version_rows: Sequence[Any]) -> str | None:
+    """Under which id names are being shown, so that a version is revoked."""
+    return next((v.control_id for v in version_rows if v.control_id is not None and v.revoked_at is None), None)
 
 
 async def _due_at(tx: Tx, row: Any, current: Any) -> datetime:
@@ -143,7 +186,8 @@ async def _due_at(tx: Tx, row: Any, current: Any) -> datetime:
     return rules.renew_at(current.not_before, current.not_after, current.id, fallback)
 
 
-async def _facts(tx: Tx, services: Services, row: Any, versions: Sequence[Any] | None = None) -> CertificateFacts:
+async def facts_of(tx: Tx, services: Services, row: Any, versions: Sequence[Any] | None = None) -> CertificateFacts:
+    """What `rules.allowed_operations` decides on, of a certificate's row."""
     bound = await services.port(Usage).bound_to(tx, row.id)
     known = await store.version_facts(tx, row.id) if versions is None else versions
     personal = await store.holds_personal_data(tx, row.id)
@@ -159,8 +203,8 @@ async def _visible(tx: Tx, actor: Actor, action: str, certificate_id: str, *, lo
     return row
 
 
-async def _require_allowed(tx: Tx, services: Services, row: Any, operation: Operation) -> None:
-    facts = await _facts(tx, services, row)
+async def require_allowed(tx: Tx, services: Services, row: Any, operation: Operation) -> None:
+    facts = await facts_of(tx, services, row)
     refused = rules.judge_operation(operation, facts)
     if refused is not None:
         raise rules.with_allowed(refused, facts)
@@ -190,7 +234,7 @@ async def _fallback(tx: Tx, services: Services, actor: Actor, ca: str, project_i
         found, _ = await find_authority(tx, services, actor.account_id, ca)
     except Invalid as unknown:
         raise unknown.at("fallback_ca") from unknown
-    _may_order(services, actor, found, project_id)
+    may_order(services, actor, found, project_id)
     if found == but:
         raise Invalid(
             "fallback_same", "The second CA is the first one.", field="fallback_ca",
@@ -199,7 +243,7 @@ async def _fallback(tx: Tx, services: Services, actor: Actor, ca: str, project_i
     return found
 
 
-def _may_order(services: Services, actor: Actor, ca_id: str, project_id: str) -> None:
+def may_order(services: Services, actor: Actor, ca_id: str, project_id: str) -> None:
     """A CA somebody added is ordered from by whoever may use it; those every account has are open to applicants."""
     if ca_id not in services.port(AuthorityDirectory).by_id:
         access.require(actor, "scm:ca:use", project_id=project_id, resource=f"ca:{ca_id}")
@@ -225,10 +269,11 @@ async def create_certificate(
     async with services.db.begin() as tx:
         project = await access.project_for(tx, actor, "scm:cert:apply", project_id)
         ca_id, chosen = await find_authority(tx, services, actor.account_id, ca)
-        _may_order(services, actor, ca_id, project)
+        may_order(services, actor, ca_id, project)
         second = await _fallback(tx, services, actor, fallback_ca, project, ca_id) if fallback_ca else None
         taken = await _take(tx, actor, application, project, certificate_id) if application else None
-        judged = _judged_with(taken, application, chosen) if application else None
+        statement = privacy.current(services).version
+        judged = _judged_with(taken, application, chosen, statement=statement) if application else None
         wanted = await free_name(tx, actor.account_id, name)
         await store.insert_certificate(
             tx, id=certificate_id, account_id=actor.account_id, project_id=project, name=wanted,
@@ -253,11 +298,11 @@ async def apply(services: Services, actor: Actor, certificate_id: str, applicati
     """Submit the application of a certificate in `pending_application` or `approval_failed`."""
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:apply", certificate_id, lock=True)
-        await _require_allowed(tx, services, row, Operation.APPLY)
+        await require_allowed(tx, services, row, Operation.APPLY)
         chosen = await authority(tx, services, row)
-        _may_order(services, actor, row.ca, row.project_id)
+        may_order(services, actor, row.ca, row.project_id)
         taken = await _take(tx, actor, application, row.project_id, certificate_id)
-        judged = _judged_with(taken, application, chosen, row)
+        judged = _judged_with(taken, application, chosen, row, statement=privacy.current(services).version)
         key = await _lent(tx, services, actor, row, application, taken)
         await _submit(tx, services, actor, row, judged, chosen, kind="apply", key=key)
         return await _detail(tx, services, await store.certificate(tx, certificate_id))
@@ -294,13 +339,18 @@ async def _take(
 
 
 def _judged_with(
-    taken: csrs.Taken | None, application: Application, chosen: CertificateAuthority, row: Any = None
+    taken: csrs.Taken | None,
+    application: Application,
+    chosen: CertificateAuthority,
+    row: Any = None,
+    *,
+    statement: str | None = None,
 ) -> JudgedApplication:
     """With the kept CSR in place of one that was pasted."""
     if taken is None:
-        return _judged(application, chosen, row)
+        return _judged(application, chosen, row, statement=statement)
     try:
-        judged = _judged(replace(application, csr=taken.pem), chosen, row)
+        judged = _judged(replace(application, csr=taken.pem), chosen, row, statement=statement)
     except InvalidFields as met:
         raise InvalidFields(p.at("csr_id") if p.field == "csr" else p for p in met.problems) from met
     return replace(judged, key_held=taken.key_id is not None)
@@ -317,7 +367,12 @@ async def _lent(
 
 
 def _judged(
-    application: Application, chosen: CertificateAuthority, row: Any = None, *, applicant_needed: bool = True
+    application: Application,
+    chosen: CertificateAuthority,
+    row: Any = None,
+    *,
+    applicant_needed: bool = True,
+    statement: str | None = None,
 ) -> JudgedApplication:
     """By the rules of the CA and, where it was bought, of its product."""
     bought = row is not None and row.order_id is not None
@@ -328,8 +383,9 @@ def _judged(
         )  # fmt: skip
     can = chosen.capabilities
     judged = rules.judge_application(
-        application, public_ca=can.public, types=can.types, methods=can.methods, applicant_needed=applicant_needed
-    )
+        application, public_ca=can.public, types=can.types, methods=can.methods, root_hashes=can.root_hashes,
+        applicant_needed=applicant_needed, statement=statement, ip_addresses=can.ip_addresses,
+    )  # fmt: skip
     if bought:
         rules.judge_against_purchase(
             judged, certificate_type=row.certificate_type, domain_type=row.domain_type, quota=row.domain_quota,
@@ -356,9 +412,13 @@ async def _submit(
     *,
     kind: str,
     key: _Key | None = None,
+    last: Any = None,
+    revokes_replaced: bool = False,
 ) -> str:
     """Write the application, ask validation for its names, move the certificate on; in the caller's transaction.
 
+    `last` is the application whose consent goes on to count; without one, somebody agrees now. With `revokes_replaced`
+    the version it replaces is revoked as superseded.
     What a CA with challenges of its own wants to see is known once it was asked: the application's step does that.
     """
     now = services.clock.now()
@@ -378,14 +438,21 @@ async def _submit(
         raise Refused(
             "state_changed", "The certificate was changed by someone else meanwhile.", fix="Look at it again."
         )
+    agreed = privacy.current(services)
+    before = last if last is not None and last.consent_at is not None else None
+    if before is None:
+        await privacy.remember(tx, agreed, now)
+    technical = judged.technical_contact
     await store.insert_application(
         tx, id=application_id, certificate_id=row.id, account_id=row.account_id, project_id=row.project_id, kind=kind,
         names=list(judged.names), domain_type=judged.domain_type.value, validation_method=judged.validation_method,
         per_name_methods=dict(judged.per_name_methods), key_algorithm=judged.key_algorithm, csr_der=judged.csr_der,
         csr_uploaded=judged.key_source is KeySource.UPLOADED_CSR, key_id=key.key_id if key else None,
         csr_id=key.csr_id if key else None, key_pinned=key is not None and key.pinned,
-        applicant=judged.applicant.as_dict() if judged.applicant else sa.null(), consent_at=now,
-        consent_version=judged.consent_version or CURRENT_PRIVACY_STATEMENT, submitted_at=now,
+        applicant=judged.applicant.as_dict() if judged.applicant else sa.null(),
+        technical_contact=technical.as_dict() if technical else sa.null(), root_hash=judged.root_hash,
+        revokes_replaced=revokes_replaced, consent_at=now if before is None else before.consent_at,
+        consent_version=agreed.version if before is None else before.consent_version, submitted_at=now,
         certificate_type=judged.certificate_type.value, organisation_id=judged.organisation_id, ca=row.ca,
     )  # fmt: skip
     if judged.organisation_id is not None:
@@ -419,10 +486,11 @@ async def _require_organisation(
     """Have the organisation verified, or find that it is; what is known of it becomes part of the application."""
     assert judged.organisation_id is not None
     facts = await organisations.organisation_for(tx, actor, judged.organisation_id)
+    rules.judge_company(await store.company_before(tx, row), facts.legal_name)
     who = judged.applicant
     if who is None:
         raise Refused(
-            "person_withdrawn", "The applicant's data was withdrawn, so nobody can be asked about the organisation.",
+            "person_withdrawn", "The applicant's data was withdrawn, so nobody can be asked about the organization.",
             fix="Reissue it with an applicant, or apply for a new certificate.",
         )  # fmt: skip
     if by_our_desk:
@@ -430,7 +498,7 @@ async def _require_organisation(
             tx, services, account_id=row.account_id, project_id=row.project_id, subject_id=application_id,
             type=judged.certificate_type.value, ca=row.ca, organisation_id=judged.organisation_id,
             applicant=organisations.Applicant(name=who.name, email=who.email, phone=who.phone, user_id=actor.user_id),
-            now=services.clock.now(),
+            now=services.clock.now(), review_days=((row.product or {}).get("review_days") or {}).get("most", 0),
         )  # fmt: skip
     await store.record(tx, application_id, "organisation", organisation=asdict(facts))
 
@@ -461,7 +529,7 @@ async def save_draft(services: Services, actor: Actor, certificate_id: str, appl
     now = services.clock.now()
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:apply", certificate_id, lock=True)
-        await _require_allowed(tx, services, row, Operation.SAVE_DRAFT)
+        await require_allowed(tx, services, row, Operation.SAVE_DRAFT)
         await store.update_certificate(tx, certificate_id, None, now, draft=application.as_draft())
         await audit.record(
             tx, services, actor, "scm:cert:apply", "certificate", certificate_id, project_id=row.project_id,
@@ -480,11 +548,12 @@ async def check_domains(services: Services, actor: Actor, certificate_id: str) -
     """Look now at what each pending domain shows, record it, and move on if the last one became valid."""
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:validation:check", certificate_id)
-        await _require_allowed(tx, services, row, Operation.VERIFY_DOMAINS)
+        await require_allowed(tx, services, row, Operation.VERIFY_DOMAINS)
         attempt = await store.open_application(tx, certificate_id)
-    if attempt is None:
+        subject = attempt.id if attempt else _control_of(await store.version_list(tx, certificate_id))
+    if subject is None:
         raise Refused("no_open_application", "Nothing is waiting for validation.", fix="Apply or reissue first.")
-    return await validation.check_now(services, actor, attempt.id)
+    return await validation.check_now(services, actor, subject)
 
 
 async def record_version(
@@ -496,9 +565,9 @@ async def record_version(
     version_id = new_id("ver", now)
     replaced = certificate.current_version_id
     number = await store.supersede(tx, certificate.id, now)
-    if replaced is not None and attempt.kind == "reissue" and await _names_something_else(tx, replaced, attempt):
+    if replaced is not None and attempt.revokes_replaced:
         after = now + timedelta(days=services.settings.superseded_grace_days)
-        await store.update_version(tx, replaced, "revoke_replaced_at", revoke_replaced_at=after, next_step_at=after)
+        await store.update_version(tx, replaced, "revoke_replaced_at", revoke_replaced_at=after, next_step_at=now)
     await store.insert_version(
         tx, id=version_id, certificate_id=certificate.id, account_id=certificate.account_id,
         project_id=certificate.project_id, number=number, ca=attempt.ca or certificate.ca,
@@ -508,17 +577,19 @@ async def record_version(
     )  # fmt: skip
     names = list(attempt.names)
     unicode_names = [views.unicode_name(name) for name in names]
-    # A CA that verifies organisations itself issues as soon as it has; we hear of both at once.
+    # A CA that verifies organisations itself issues as soon as it has; we hear of both at once. And a withdrawal asked
+    # for while the CA was answering comes too late.
     leaves = [
         State.PENDING_ORGANIZATION_VALIDATION, State.TO_BE_ISSUED, State.VERIFYING_REISSUE,
-        State.VERIFYING_DOMAIN_ADDITION,
+        State.VERIFYING_DOMAIN_ADDITION, State.VERIFYING_WITHDRAWAL,
     ]  # fmt: skip
-    await store.move(
+    moved = await store.move(
         tx, certificate.id, leaves, State.ISSUED, now, current_version_id=version_id, key_id=attempt.key_id,
         key_algorithm=leaf.key_algorithm, sha256=leaf.sha256, serial=leaf.serial, not_before=leaf.not_before,
         not_after=leaf.not_after, primary_name=names[0], names=names,
         search_text=store.search_text(certificate.name, names, unicode_names, leaf.sha256, leaf.serial),
     )  # fmt: skip
+    assert moved, f"a certificate that waits for a version is in none of {leaves}, but {certificate.stage}"
     await services.events.publish(
         tx, "certificate.version_issued", account_id=certificate.account_id, object_id=certificate.id,
         payload=views.version_issued_payload(
@@ -534,16 +605,6 @@ async def record_version(
     return version_id
 
 
-async def _names_something_else(tx: Tx, version_id: str, attempt: Any) -> bool:
-    """Whether a version says of its holder what the application that replaces it doesn't."""
-    version = await store.version(tx, version_id)
-    assert version is not None
-    before = await store.application(tx, version.application_id) if version.application_id else None
-    return set(version.names) != set(attempt.names) or (
-        before is not None and before.organisation_id != attempt.organisation_id
-    )
-
-
 # --- withdrawing, reissuing, revoking -------------------------------------------------------------------------------
 
 
@@ -556,7 +617,7 @@ async def withdraw(services: Services, actor: Actor, certificate_id: str) -> vie
     now = services.clock.now()
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:withdraw", certificate_id, lock=True)
-        await _require_allowed(tx, services, row, Operation.WITHDRAW)
+        await require_allowed(tx, services, row, Operation.WITHDRAW)
         attempt = await store.open_application(tx, certificate_id)
         too_late = Refused(
             "withdrawal_too_late",
@@ -613,6 +674,8 @@ def _as_application(attempt: Any) -> Application:
         csr_id=attempt.csr_id,
         pin_key=attempt.key_pinned and attempt.csr_id is not None,
         applicant=applicant,
+        technical_contact=Applicant(**attempt.technical_contact) if attempt.technical_contact else None,
+        root_hash=attempt.root_hash,
         certificate_type=attempt.certificate_type,
         organisation_id=attempt.organisation_id,
     )
@@ -630,7 +693,9 @@ async def fall_over(
     if State(row.stage) not in _BEGINS[attempt.kind][0]:
         return False
     application = replace(
-        _as_application(attempt), csr_id=None, pin_key=False, consent=True, consent_version=attempt.consent_version,
+        _as_application(attempt), csr_id=None, pin_key=False, consent=True,
+        # What the second CA can't let anybody choose must not keep it from issuing.
+        root_hash="default",
         csr=to_pem(attempt.csr_der).decode() if attempt.csr_uploaded else None,
     )  # fmt: skip
     now = services.clock.now()
@@ -641,7 +706,10 @@ async def fall_over(
         return False
     await store.update_certificate(tx, certificate_id, None, now, ca=second, fallback_ca=row.ca)
     swapped = await store.certificate(tx, certificate_id)
-    anew = await _submit(tx, services, actor, swapped, judged, chosen, kind=attempt.kind)
+    anew = await _submit(
+        tx, services, actor, swapped, judged, chosen, kind=attempt.kind, last=attempt,
+        revokes_replaced=attempt.revokes_replaced,
+    )  # fmt: skip
     await store.record(tx, anew, "takes_over_id", takes_over_id=attempt.id)
     await audit.record(
         tx, services, actor, "scm:cert:fall_over", "certificate", certificate_id, project_id=row.project_id,
@@ -651,31 +719,35 @@ async def fall_over(
     return True
 
 
-async def renew_version(services: Services, actor: Actor, certificate_id: str) -> str:
+async def renew_version(services: Services, actor: Actor, certificate_id: str, *, at_ca: str | None = None) -> str:
     """Get a new version with the same names and a new key, because the current one is due or has to be replaced; valid
     evidence is reused. Returns the application's id. For the renewal room: see `rules.judge_renewal`.
 
-    A certificate whose CSR was uploaded needs a new CSR and so can't be renewed without its owner.
+    With `at_ca` (an id) this version and all later ones come from that CA. A certificate whose CSR was uploaded needs a
+    new CSR and so can't be renewed without its owner. Raises NotFound, Refused, and Invalid where that CA doesn't take
+    such an application.
     """
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:renew", certificate_id, lock=True)
-        facts = await _facts(tx, services, row)
+        facts = await facts_of(tx, services, row)
         refused = rules.judge_renewal(facts)
         if refused is not None:
             raise rules.with_allowed(refused, facts)
-        return await _same_again(tx, services, actor, row)
+        if at_ca is not None and at_ca != row.ca:
+            row = await _at_other_ca(tx, services, actor, row, at_ca)
+        return await _same_again(tx, services, actor, row, revokes_replaced=False)
 
 
 async def reissue(services: Services, actor: Actor, certificate_id: str, changes: Changes = UNCHANGED) -> str:
     """Get a new version at somebody's wish, with other names, organisation, key or method if they say so. Returns the
     application's id.
 
-    The current version works until the new one is there. Where names or organisation changed, it is revoked as
-    superseded some days after nothing serves it any more (`superseded_grace_days`).
+    The current version works until the new one is deployed; it is revoked as superseded some days after nothing serves
+    it any more (`superseded_grace_days`), for OV and EV once the applicant followed a mailed link.
     """
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:renew", certificate_id, lock=True)
-        facts = await _facts(tx, services, row)
+        facts = await facts_of(tx, services, row)
         # Who sends a new CSR doesn't need the key of the last one to be here.
         refused = rules.judge_operation(
             Operation.REISSUE, replace(facts, has_key=facts.has_key or changes.csr is not None)
@@ -683,7 +755,7 @@ async def reissue(services: Services, actor: Actor, certificate_id: str, changes
         if refused is not None:
             raise rules.with_allowed(refused, facts)
         if changes == UNCHANGED:
-            return await _same_again(tx, services, actor, row)
+            return await _same_again(tx, services, actor, row, revokes_replaced=True)
         return await _changed(tx, services, actor, row, changes, kind="reissue")
 
 
@@ -694,7 +766,7 @@ async def add_domains(
     id. The coverage still counts from the first issue. Raises InvalidFields, Refused `operation_not_allowed`."""
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:renew", certificate_id, lock=True)
-        await _require_allowed(tx, services, row, Operation.ADD_DOMAINS)
+        await require_allowed(tx, services, row, Operation.ADD_DOMAINS)
         if not names:
             raise Invalid("names_missing", "No domain name is given.", field="names", fix="Enter the names to add.")
         wanted = replace(changes, names=(*row.names, *names))
@@ -702,7 +774,7 @@ async def add_domains(
 
 
 async def _changed(tx: Tx, services: Services, actor: Actor, row: Any, changes: Changes, *, kind: str) -> str:
-    last = await store.latest_application(tx, row.id)
+    last = await store.application_in_use(tx, row.id)
     if last is None or last.validation_method == VOUCHED:
         raise Refused(
             "issued_without_application", "This certificate was issued at once, without an application.",
@@ -721,9 +793,9 @@ async def _changed(tx: Tx, services: Services, actor: Actor, row: Any, changes: 
         key_algorithm=changes.key_algorithm or before.key_algorithm,
         csr=changes.csr,
         applicant=changes.applicant or before.applicant,
+        technical_contact=changes.technical_contact or before.technical_contact,
         organisation_id=changes.organisation_id or before.organisation_id,
         consent=True,
-        consent_version=last.consent_version,
     )
     if changes.per_name_methods is None:
         after = replace(after, per_name_methods={n: m for n, m in before.per_name_methods.items() if n in after.names})
@@ -731,22 +803,46 @@ async def _changed(tx: Tx, services: Services, actor: Actor, row: Any, changes: 
     same = set(after.names) == set(last.names) and changes.csr is None and changes.key_algorithm is None
     key = await _pinned(tx, last) if same else None
     judged = _judged(_with_csr_of(after, last, key), chosen, row)
-    return await _submit(tx, services, actor, row, _held(judged, key), chosen, kind=kind, key=key)
+    return await _submit(
+        tx, services, actor, row, _held(judged, key), chosen, kind=kind, key=key, last=last,
+        revokes_replaced=kind == "reissue",
+    )  # fmt: skip
 
 
-async def _same_again(tx: Tx, services: Services, actor: Actor, row: Any) -> str:
+async def _same_again(tx: Tx, services: Services, actor: Actor, row: Any, *, revokes_replaced: bool) -> str:
     """Another version like the current one, of a locked certificate."""
-    last = await store.latest_application(tx, row.id)
+    last = await store.application_in_use(tx, row.id)
     if last is None or last.csr_uploaded:
         raise _needs_csr()
     if last.validation_method == VOUCHED:
-        return await _reissue_vouched(tx, services, actor, row, last)
+        return await _reissue_vouched(tx, services, actor, row, last, revokes_replaced=revokes_replaced)
     # Who withdrew their personal data is asked no more: the names and the organisation were agreed on before.
-    previous = replace(_as_application(last), consent=True, consent_version=last.consent_version)
+    previous = replace(_as_application(last), consent=True)
     chosen = await authority(tx, services, row)
     key = await _pinned(tx, last)
     judged = _judged(_with_csr_of(previous, last, key), chosen, row, applicant_needed=False)
-    return await _submit(tx, services, actor, row, _held(judged, key), chosen, kind="reissue", key=key)
+    return await _submit(
+        tx, services, actor, row, _held(judged, key), chosen, kind="reissue", key=key, last=last,
+        revokes_replaced=revokes_replaced,
+    )  # fmt: skip
+
+
+async def _at_other_ca(tx: Tx, services: Services, actor: Actor, row: Any, ca: str) -> Any:
+    """The row of a locked certificate after it went to another CA; what is issued stays with the CA it came from."""
+    last = await store.application_in_use(tx, row.id)
+    why = rules.why_bound_to_ca(
+        bought=row.order_id is not None, vouched=last is not None and last.validation_method == VOUCHED
+    )
+    if why is not None:
+        raise why
+    found, _ = await find_authority(tx, services, row.account_id, ca)
+    fallback = None if row.fallback_ca == found else row.fallback_ca
+    await store.update_certificate(tx, row.id, None, services.clock.now(), ca=found, fallback_ca=fallback)
+    await audit.record(
+        tx, services, actor, "scm:cert:renew", "certificate", row.id, project_id=row.project_id,
+        before={"ca": row.ca}, after={"ca": found},
+    )  # fmt: skip
+    return await store.certificate(tx, row.id)
 
 
 async def _pinned(tx: Tx, last: Any) -> _Key | None:
@@ -779,7 +875,7 @@ async def apply_again(services: Services, actor: Actor, certificate_id: str) -> 
     now = services.clock.now()
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:apply", certificate_id, lock=True)
-        await _require_allowed(tx, services, row, Operation.APPLY_AGAIN)
+        await require_allowed(tx, services, row, Operation.APPLY_AGAIN)
         last = await store.latest_application(tx, certificate_id)
         draft = None if last is None else _as_application(last).as_draft()
         await store.move(tx, certificate_id, [State.REVOKED], State.PENDING_APPLICATION, now, draft=draft)
@@ -796,7 +892,7 @@ async def withdraw_privacy(services: Services, actor: Actor, certificate_id: str
     now = services.clock.now()
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:withdraw_privacy", certificate_id, lock=True)
-        await _require_allowed(tx, services, row, Operation.WITHDRAW_PRIVACY)
+        await require_allowed(tx, services, row, Operation.WITHDRAW_PRIVACY)
         await store.forget_person(tx, certificate_id, now)
         for application_id in await store.application_ids(tx, certificate_id):
             await organisations.forget_person(tx, services, application_id, now)
@@ -806,7 +902,9 @@ async def withdraw_privacy(services: Services, actor: Actor, certificate_id: str
         return await _detail(tx, services, await store.certificate(tx, certificate_id))
 
 
-async def _reissue_vouched(tx: Tx, services: Services, actor: Actor, row: Any, last: Any) -> str:
+async def _reissue_vouched(
+    tx: Tx, services: Services, actor: Actor, row: Any, last: Any, *, revokes_replaced: bool
+) -> str:
     """A private certificate needs no new proof: its application starts with the names vouched for."""
     now = services.clock.now()
     application_id = new_id("app", now)
@@ -815,6 +913,7 @@ async def _reissue_vouched(tx: Tx, services: Services, actor: Actor, row: Any, l
         tx, id=application_id, certificate_id=row.id, account_id=row.account_id, project_id=row.project_id,
         kind="reissue", names=list(last.names), domain_type=last.domain_type, validation_method=VOUCHED,
         per_name_methods={}, key_algorithm=last.key_algorithm, csr_uploaded=False, submitted_at=now, validated_at=now,
+        revokes_replaced=revokes_replaced,
     )  # fmt: skip
     await services.jobs.start(tx, STEP, application_id)
     await audit.record(
@@ -868,18 +967,10 @@ async def revoke(
             earlier = await store.version(tx, version_id)
             if earlier is None or earlier.certificate_id != certificate_id:
                 raise not_found("version", version_id).at("version_id")
-        facts = await _facts(tx, services, row)
-        refused = rules.judge_revocation(facts, None if earlier is None else earlier.number, reason)
-        if refused is not None:
-            raise rules.with_allowed(refused, facts)
-        version = await store.version(tx, row.current_version_id) if earlier is None else earlier
-        assert version is not None, "what can be revoked is there"
-        taken = (await authority(tx, services, row, version.ca)).capabilities.revocation_reasons
-        if reason not in taken:
-            raise Invalid(
-                "revocation_reason_not_taken", f"This CA doesn't take the reason {reason}.", field="reason",
-                fix=f"Use one of: {', '.join(taken)}.",
-            )  # fmt: skip
+        facts = await facts_of(tx, services, row)
+        why_not = await why_not_revoke(tx, services, row, facts, earlier, reason)
+        if why_not is not None:
+            raise rules.with_allowed(why_not, facts) if isinstance(why_not, Refused) else why_not
         chosen = row.current_version_id if earlier is None else earlier.id
         enters = State(row.stage)
         if earlier is None and enters is State.ISSUED:
@@ -896,6 +987,24 @@ async def revoke(
             before={"state": row.stage}, after={"state": enters.value, "version": chosen}, reason=reason.value,
         )  # fmt: skip
         return await _detail(tx, services, await store.certificate(tx, certificate_id))
+
+
+async def why_not_revoke(
+    tx: Tx, services: Services, row: Any, facts: CertificateFacts, earlier: Any, reason: RevocationReason
+) -> Refused | Invalid | None:
+    """Why the current version, or the `earlier` one, is not revoked for this reason."""
+    refused = rules.judge_revocation(facts, None if earlier is None else earlier.number, reason)
+    if refused is not None:
+        return refused
+    version = await store.version(tx, row.current_version_id) if earlier is None else earlier
+    assert version is not None, "what can be revoked is there"
+    taken = (await authority(tx, services, row, version.ca)).capabilities.revocation_reasons
+    if reason in taken:
+        return None
+    return Invalid(
+        "revocation_reason_not_taken", f"This CA doesn't take the reason {reason}.", field="reason",
+        fix=f"Use one of: {', '.join(taken)}.",
+    )  # fmt: skip
 
 
 async def _spare_from_key(tx: Tx, certificate_id: str, version_id: str) -> None:
@@ -927,7 +1036,7 @@ async def update_certificate(
     now = services.clock.now()
     async with services.db.begin() as tx:
         row = await _visible(tx, actor, "scm:cert:update", certificate_id, lock=True)
-        await _require_allowed(tx, services, row, Operation.UPDATE)
+        await require_allowed(tx, services, row, Operation.UPDATE)
         changes: dict[str, Any] = {}
         if name is not None and name != row.name:
             rules.judge_name(name)
@@ -943,7 +1052,7 @@ async def update_certificate(
         if tags is not None:
             changes["tags"] = rules.judge_tags(tags)
         if auto_renew is not None and auto_renew != row.auto_renew:
-            await _require_allowed(tx, services, row, Operation.SET_AUTO_RENEW)
+            await require_allowed(tx, services, row, Operation.SET_AUTO_RENEW)
             changes["auto_renew"] = auto_renew
         if notify is not None:
             changes["notify"] = notify
@@ -954,7 +1063,7 @@ async def update_certificate(
             )
         if project_id is not None and project_id != row.project_id:
             changes["project_id"] = await access.project_for(tx, actor, "scm:cert:update", project_id)
-            await _may_move(tx, actor, row, changes["project_id"])
+            await may_move(tx, actor, row, changes["project_id"])
             await _move_project(tx, services, row, changes["project_id"])
         if changes:
             if not await store.update_certificate(tx, certificate_id, revision, now, **changes):
@@ -973,7 +1082,7 @@ async def update_certificate(
         return await _detail(tx, services, await store.certificate(tx, certificate_id))
 
 
-async def _may_move(tx: Tx, actor: Actor, row: Any, project_id: str) -> None:
+async def may_move(tx: Tx, actor: Actor, row: Any, project_id: str) -> None:
     """Raises Forbidden `move_gives_rights`.
 
     All access to a certificate moves along with it. So whoever moves one must hold, where it is now, every right to it
@@ -1007,7 +1116,7 @@ async def _move_project(tx: Tx, services: Services, row: Any, project_id: str) -
         await tx.execute(sa.update(table).where(table.c.certificate_id == row.id).values(project_id=project_id))
     attempts = await store.application_ids(tx, row.id)
     await keys.move(tx, await store.key_ids(tx, row.id), project_id)
-    await validation.move(tx, attempts, project_id)
+    await validation.move(tx, [*attempts, *await store.control_ids(tx, row.id)], project_id)
     await organisations.move(tx, attempts, project_id)
     await authorities.move_issued(tx, attempts, project_id)
     await services.events.publish(
@@ -1021,7 +1130,7 @@ async def delete_certificate(services: Services, actor: Actor, certificate_id: s
     try:
         async with services.db.begin() as tx:
             row = await _visible(tx, actor, "scm:cert:delete", certificate_id, lock=True)
-            await _require_allowed(tx, services, row, Operation.DELETE)
+            await require_allowed(tx, services, row, Operation.DELETE)
             attempt = await store.open_application(tx, certificate_id)
             if attempt is not None:
                 await validation.cancel(tx, attempt.id, now)
@@ -1050,6 +1159,12 @@ async def delete_certificate(services: Services, actor: Actor, certificate_id: s
 async def current_version(tx: Tx, certificate_id: str) -> VersionMaterial | None:
     """The current version of a certificate, whoever asks: callers check access to the certificate themselves."""
     return await store.material(tx, certificate_id=certificate_id)
+
+
+async def known(tx: Tx, certificate_id: str) -> Any | None:
+    """`name` and `project_id` of a certificate, whoever asks; None when it is gone."""
+    query = sa.select(CURRENT.name, CURRENT.project_id).where(CURRENT.certificate_id == certificate_id)
+    return (await tx.execute(query)).one_or_none()
 
 
 async def still_current(tx: Tx, told: Sequence[Event]) -> list[NewVersion]:
@@ -1100,7 +1215,7 @@ async def usable_version(
 ) -> VersionMaterial:
     """The current version for `operation` (deploy, download…), after the access check and the state rules."""
     row = await _visible(tx, actor, action, certificate_id)
-    await _require_allowed(tx, services, row, operation)
+    await require_allowed(tx, services, row, operation)
     found = await store.material(tx, certificate_id=certificate_id)
     if found is None:
         raise not_found("certificate", certificate_id)

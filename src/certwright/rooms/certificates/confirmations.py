@@ -16,17 +16,16 @@ import sqlalchemy as sa
 
 from certwright.kernel.actor import Actor
 from certwright.kernel.ids import new_id
-from certwright.kernel.problems import Invalid, Refused
+from certwright.kernel.problems import Invalid, Refused, not_found
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
-from certwright.rooms import accounts, audit
-from certwright.rooms.certificates import rules, store
+from certwright.rooms import access, accounts, audit
+from certwright.rooms.certificates import rules, store, views
 from certwright.rooms.certificates.actions import REVOKE_STEP
 from certwright.rooms.certificates.ports import Capabilities, Letter, Mail
-from certwright.rooms.certificates.tables import confirmations
+from certwright.rooms.certificates.tables import certificates, confirmations
 
 LINK_PATH = "/confirm-revocation?token="
-_GOOD_FOR = timedelta(days=30)
 # Looked at now and then, for the case that the link was followed while nobody could be told.
 LOOK_AGAIN = timedelta(hours=6)
 
@@ -53,6 +52,8 @@ async def still_wanted(tx: Tx, services: Services, can: Capabilities, certificat
         asks_itself=can.checks_organisations, has_applicant=application.applicant is not None,
     ):  # fmt: skip
         return False
+    # A step that outlived its lease runs beside the next one: one of them writes the letter.
+    await store.certificate(tx, certificate.id, lock=True)
     c = confirmations.c
     known = (
         await tx.execute(
@@ -66,10 +67,53 @@ async def still_wanted(tx: Tx, services: Services, can: Capabilities, certificat
     return True
 
 
+async def mail_again(services: Services, actor: Actor, certificate_id: str) -> None:
+    """Send the applicant a new link for every revocation that waits for one; the links before it are dead then.
+
+    Raises NotFound, Forbidden, Refused `no_confirmation_awaited`, TooMany `mailing_too_soon`.
+    """
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        row = await store.certificate(
+            tx, certificate_id, access.visible(certificates, actor, "scm:cert:get"), lock=True
+        )  # fmt: skip
+        if row is None:
+            raise not_found("certificate", certificate_id)
+        resource = f"certificate:{certificate_id}"
+        access.require(actor, "scm:cert:revoke", project_id=row.project_id, resource=resource)
+        known = views.confirmation_views(await store.confirmation_list(tx, certificate_id), now)
+        waiting = {link.version_id: link for link in known if link.state in ("waiting", "ran_out")}
+        done = {link.version_id for link in known if link.state == "confirmed"}
+        open_versions = [
+            version
+            for version in await store.version_list(tx, certificate_id)
+            if version.id in waiting and version.id not in done and version.revoked_at is None
+        ]
+        latest = max((waiting[version.id].mailed_at for version in open_versions), default=None)
+        why_not = rules.why_not_mail_again(waits=bool(open_versions), mailed_at=latest, now=now)
+        if why_not is not None:
+            raise why_not
+        for version in open_versions:
+            application = await store.application(tx, version.application_id)
+            if application is None or application.applicant is None:
+                continue
+            c = confirmations.c
+            await tx.execute(
+                sa.update(confirmations)
+                .where(c.version_id == version.id, c.confirmed_at.is_(None), c.expires_at > now)
+                .values(expires_at=now)
+            )
+            await _write(tx, services, row, version, application.applicant, now)
+        await audit.record(
+            tx, services, actor, "scm:cert:revoke", "certificate", certificate_id, project_id=row.project_id,
+            after={"versions": [version.number for version in open_versions]}, reason="the link was mailed again",
+        )  # fmt: skip
+
+
 async def _write(
     tx: Tx, services: Services, certificate: Any, version: Any, applicant: dict[str, str], now: datetime
 ) -> None:
-    secret, confirmation_id, until = accounts.new_secret(), new_id("cnf", now), now + _GOOD_FOR
+    secret, confirmation_id, until = accounts.new_secret(), new_id("cnf", now), now + rules.LINK_GOOD_FOR
     await tx.execute(
         sa.insert(confirmations).values(
             id=confirmation_id, account_id=version.account_id, project_id=version.project_id,

@@ -20,7 +20,7 @@ from certwright.platform.events import Event
 from certwright.platform.services import Services
 from certwright.rooms import access, audit, billing, keys
 from certwright.rooms.certificates import rules, store
-from certwright.rooms.certificates.actions import generated_name
+from certwright.rooms.certificates.actions import generated_name, may_order
 from certwright.rooms.certificates.ports import AuthorityDirectory, Usage
 from certwright.rooms.certificates.tables import certificates, versions
 from certwright.rooms.certificates.words import Application, State
@@ -35,6 +35,9 @@ class BoughtCertificates:
         directory = services.port(AuthorityDirectory)
         found = {ca: await directory.find(tx, account_id, ca) for ca in cas}
         return {ca: known[0] for ca, known in found.items() if known is not None}
+
+    def require_use(self, services: Services, actor: Actor, ca: str, project_id: str) -> None:
+        may_order(services, actor, ca, project_id)
 
     async def deliver(self, tx: Tx, services: Services, actor: Actor, delivery: billing.Delivery) -> tuple[str, ...]:
         now, product = services.clock.now(), delivery.product

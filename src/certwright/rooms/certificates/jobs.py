@@ -3,7 +3,9 @@ killed anywhere, the next run goes on from there and one certificate comes out."
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -12,13 +14,14 @@ import structlog
 from certwright.kernel.actor import system_actor
 from certwright.kernel.names import looks_like_ip
 from certwright.kernel.problems import Invalid, NotFound, Refused, Unavailable
-from certwright.platform.db import Tx, assert_no_transaction
+from certwright.platform.db import Tx
 from certwright.platform.events import Event
 from certwright.platform.jobs import Again, Next
 from certwright.platform.services import Services
 from certwright.rooms import audit, keys, organisations, validation
-from certwright.rooms.certificates import confirmations, rules, store
+from certwright.rooms.certificates import confirmations, revocation, rules, store
 from certwright.rooms.certificates.actions import (
+    REVOKE_STEP,
     STEP,
     authority,
     fall_back,
@@ -27,6 +30,7 @@ from certwright.rooms.certificates.actions import (
     record_version,
     tell_revoked,
 )
+from certwright.rooms.certificates.calling import LOOK_IN, asked
 from certwright.rooms.certificates.ports import (
     Cancelled,
     Cancels,
@@ -40,7 +44,7 @@ from certwright.rooms.certificates.ports import (
     Usage,
 )
 from certwright.rooms.certificates.words import Applicant, CertificateType, RevocationReason, State
-from certwright.x509.certificates import read_certificate
+from certwright.x509.certificates import order_chain, read_certificate
 from certwright.x509.csr import make_csr, read_csr
 from certwright.x509.keys import KeyAlgorithm
 
@@ -48,8 +52,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Validation tells us by event; this look-in is for the event that was lost with a restored backup.
-_LOOK_IN = timedelta(minutes=10)
 _SERVED_AGAIN = timedelta(hours=1)
 _ORGANISATION_OVER = (organisations.State.REFUSED, organisations.State.CANCELLED)
 
@@ -59,20 +61,23 @@ async def issue_step(services: Services, application_id: str) -> Next:
 
     With a CA that has challenges of its own: key → order → what it wants to see → in place → its leave → issued.
     """
-    async with services.db.begin() as tx:
+    async with services.db.read() as tx:
         attempt = await store.application(tx, application_id)
         if attempt is None or attempt.issued_at or attempt.withdrawn_at or attempt.failed_at:
             return None
         certificate = await store.certificate(tx, attempt.certificate_id)
         assert certificate is not None
         ca = await authority(tx, services, certificate, attempt.ca)
+    if attempt.order_id is None and attempt.organisation_id is None and _names_organisation(attempt):
+        await _fail(services, attempt, _ORGANISATION_WITHDRAWN.as_dict())
+        return None
     own_challenges = ca.capabilities.challenges
     if attempt.validated_at is None and not own_challenges:
         return await _notice_validation(services, attempt)
     if _waits_for_organisation(ca, attempt) and attempt.validated_at is not None:
         return await _notice_organisation(services, attempt)
     if attempt.csr_der is None:
-        await _make_key(services, attempt)
+        await _make_key(services, attempt, intend=not own_challenges)
         return timedelta(0)
     # Nothing is bought before a CA with challenges was told to go on, so until then the application can be withdrawn.
     if attempt.order_intended_at is None and not own_challenges:
@@ -88,16 +93,14 @@ async def issue_step(services: Services, application_id: str) -> Next:
     return await _collect(services, ca, attempt)
 
 
-async def _asked(call: Awaitable[T]) -> T:
-    """What the CA answers; how long it asks us to wait becomes the pause until the next try."""
-    assert_no_transaction()
-    try:
-        return await call
-    except Unavailable as later:
-        seconds = later.extra.get("retry_after")
-        if isinstance(seconds, int):
-            raise Again(timedelta(seconds=seconds), later) from later
-        raise
+def _names_organisation(attempt: Any) -> bool:
+    return CertificateType(attempt.certificate_type).names_organisation
+
+
+_ORGANISATION_WITHDRAWN = Refused(
+    "organisation_withdrawn", "The organization's details were withdrawn, so that no certificate can name it.",
+    fix="Reissue it with an organization and an applicant, or apply for a new certificate.",
+)  # fmt: skip
 
 
 async def _notice_validation(services: Services, attempt: Any) -> Next:
@@ -107,7 +110,7 @@ async def _notice_validation(services: Services, attempt: Any) -> Next:
         await store.certificate(tx, attempt.certificate_id, lock=True)
         state = await validation.state(tx, services, attempt.id, now)
         if not state.all_valid:
-            return _LOOK_IN
+            return LOOK_IN
         await _validated(tx, services, attempt, now)
     return timedelta(0)
 
@@ -118,12 +121,13 @@ async def _validated(tx: Tx, services: Services, attempt: Any, now: datetime) ->
         enters = State.TO_BE_ISSUED
         if attempt.organisation_id is not None and attempt.organisation_ok_at is None:
             enters = State.PENDING_ORGANIZATION_VALIDATION
-        await store.move(tx, attempt.certificate_id, [State.PENDING_DOMAIN_VALIDATION], enters, now)
-        await audit.record(
-            tx, services, _actor(attempt), "scm:validation:done", "certificate", attempt.certificate_id,
-            project_id=attempt.project_id, before={"state": State.PENDING_DOMAIN_VALIDATION.value},
-            after={"state": enters.value},
-        )  # fmt: skip
+        leaves = [State.PENDING_DOMAIN_VALIDATION]
+        if await store.move(tx, attempt.certificate_id, leaves, enters, now):
+            await audit.record(
+                tx, services, _actor(attempt), "scm:validation:done", "certificate", attempt.certificate_id,
+                project_id=attempt.project_id, before={"state": State.PENDING_DOMAIN_VALIDATION.value},
+                after={"state": enters.value},
+            )  # fmt: skip
 
 
 def _waits_for_organisation(ca: CertificateAuthority, attempt: Any) -> bool:
@@ -148,17 +152,17 @@ async def _notice_organisation(services: Services, attempt: Any) -> Next:
                     )  # fmt: skip
             return timedelta(0)
     if case is not None and case.state in _ORGANISATION_OVER:
-        reasons = case.reasons or ("The organisation was not verified.",)
+        reasons = case.reasons or ("The organization was not verified.",)
         said = {"code": "organisation_refused", "message": " ".join(reasons), "reasons": list(reasons)}
         await _fail(services, attempt, said)
         return None
-    return _LOOK_IN
+    return LOOK_IN
 
 
 async def _withdraw(services: Services, ca: CertificateAuthority, attempt: Any) -> Next:
     """Ask the CA to forget the order. What it approved meanwhile is fetched like any other."""
     assert isinstance(ca, Cancels), "only such a CA is asked"
-    answer = await _asked(ca.cancel(attempt.order_id, attempt.account_id))
+    answer = await asked(ca.cancel(attempt.order_id, attempt.account_id))
     now = services.clock.now()
     async with services.db.begin() as tx:
         certificate = await store.certificate(tx, attempt.certificate_id, lock=True)
@@ -173,7 +177,7 @@ async def _withdraw(services: Services, ca: CertificateAuthority, attempt: Any) 
             attempt.kind, State.VERIFYING_DOMAIN_ADDITION
         )
         await store.record(
-            tx, attempt.id, "withdrawn_at", withdraw_asked_at=None,
+            tx, attempt.id, "withdrawn_at", withdraw_asked_at=None, withdrawal_refused=answer.words[:500],
             validated_at=attempt.validated_at or now, order_intended_at=attempt.order_intended_at or now,
         )  # fmt: skip
         await store.move(tx, certificate.id, [State.VERIFYING_WITHDRAWAL], enters, now)
@@ -200,10 +204,10 @@ async def _publish(services: Services, ca: CertificateAuthority, attempt: Any) -
         if any(domain.status is validation.ChallengeStatus.EXPIRED for domain in shown.domains):
             await _fail(services, attempt, _ORDER_EXPIRED.as_dict())
             return None
-        return _LOOK_IN
+        return LOOK_IN
     needs: Needs | None = None
     if not shown.domains:
-        match await _asked(ca.collect(attempt.order_id, attempt.account_id)):
+        match await asked(ca.collect(attempt.order_id, attempt.account_id)):
             case Needs() as needs:
                 pass
             case Rejected(reasons):
@@ -223,7 +227,7 @@ async def _publish(services: Services, ca: CertificateAuthority, attempt: Any) -
                 wanted=needs.wanted, ca=certificate.ca, now=now,
                 ca_kind=validation.CaKind.PUBLIC if ca.capabilities.public else validation.CaKind.PRIVATE,
             )  # fmt: skip
-            return _LOOK_IN
+            return LOOK_IN
         await _validated(tx, services, fresh, now)
     return timedelta(0)
 
@@ -240,12 +244,13 @@ def _rejected(reasons: tuple[str, ...]) -> dict[str, Any]:
 
 async def _intend(services: Services, attempt: Any) -> Next:
     """From here on withdrawal is too late: the intention is on record before the CA hears of it."""
-    async with services.db.begin() as tx:
+    async with services.db.single() as tx:
         await store.record(tx, attempt.id, "order_intended_at", order_intended_at=services.clock.now())
     return timedelta(0)
 
 
-async def _make_key(services: Services, attempt: Any) -> None:
+async def _make_key(services: Services, attempt: Any, *, intend: bool) -> None:
+    """With `intend` the order's intention goes on record in the same transaction."""
     new = await keys.new_key(KeyAlgorithm(attempt.key_algorithm))
     addresses = [name for name in attempt.names if looks_like_ip(name)]
     csr = make_csr(new.key, [name for name in attempt.names if name not in addresses], addresses)
@@ -256,14 +261,16 @@ async def _make_key(services: Services, attempt: Any) -> None:
             fresh = await store.application(tx, attempt.id)
             assert fresh is not None
             key_id = await keys.store_key(tx, services, new, account_id=fresh.account_id, project_id=fresh.project_id)
-            await store.record(tx, attempt.id, "key_id", key_id=key_id)
+            intended = {"order_intended_at": services.clock.now()} if intend else {}
+            await store.record(tx, attempt.id, "key_id", key_id=key_id, **intended)
 
 
 async def _order(services: Services, ca: CertificateAuthority, attempt: Any) -> Next:
-    async with services.db.begin() as tx:
+    async with services.db.read() as tx:
         certificate = await store.certificate(tx, attempt.certificate_id)
         assert certificate is not None
         before = await store.material(tx, certificate_id=certificate.id)
+    technical = attempt.technical_contact
     order = CertificateOrder(
         reference=attempt.id,
         account_id=attempt.account_id,
@@ -275,6 +282,9 @@ async def _order(services: Services, ca: CertificateAuthority, attempt: Any) -> 
         certificate_type=CertificateType(attempt.certificate_type),
         organisation=attempt.organisation,
         contact=Applicant(**attempt.applicant) if attempt.applicant else None,
+        technical_contact=Applicant(**technical) if technical else None,
+        root_hash=attempt.root_hash,
+        years=rules.years_left(certificate.coverage_years, certificate.coverage_ends_at, services.clock.now()),
     )
     try:
         await _heed_caa(services, ca, order)
@@ -286,7 +296,7 @@ async def _order(services: Services, ca: CertificateAuthority, attempt: Any) -> 
         # Asking again would get the same answer; a CA that is merely away raises Unavailable, and is asked again.
         await _fail(services, attempt, no.as_dict(), cas_own=not isinstance(no, Invalid))
         return None
-    async with services.db.begin() as tx:
+    async with services.db.single() as tx:
         await store.record(tx, attempt.id, "order_id", order_id=order_id)
     return timedelta(0)
 
@@ -334,7 +344,13 @@ async def _collect(services: Services, ca: CertificateAuthority, attempt: Any) -
 
 async def _accept(services: Services, attempt: Any, issued: Issued) -> None:
     now = services.clock.now()
-    leaf = read_certificate(issued.leaf_der)
+    try:
+        leaf = read_certificate(issued.leaf_der)
+        chain, _ = order_chain(leaf, [read_certificate(der) for der in issued.chain_ders])
+    except Invalid as unreadable:
+        said = _unreadable(unreadable).as_dict() | {"returned_sha256": hashlib.sha256(issued.leaf_der).hexdigest()}
+        await _fail(services, attempt, said)
+        return
     wrong = rules.why_not_ours(
         asked_names=attempt.names,
         got_names=leaf.dns_names + leaf.ip_addresses,
@@ -342,6 +358,7 @@ async def _accept(services: Services, attempt: Any, issued: Issued) -> None:
         got_spki=leaf.spki_sha256,
         not_after=leaf.not_after,
         now=now,
+        chain_fits=len(chain) > 1 or not issued.chain_ders or leaf.self_signed,
     )
     if wrong is not None:
         await _fail(services, attempt, wrong.as_dict() | {"returned_sha256": leaf.sha256})
@@ -352,7 +369,16 @@ async def _accept(services: Services, attempt: Any, issued: Issued) -> None:
             return
         fresh = await store.application(tx, attempt.id)
         assert fresh is not None
-        await record_version(tx, services, _actor(attempt), certificate, fresh, issued)
+        # In order, and without what belongs to another chain: servers send it as it is kept.
+        kept = replace(issued, chain_ders=tuple(one.der for one in chain[1:]))
+        await record_version(tx, services, _actor(attempt), certificate, fresh, kept)
+
+
+def _unreadable(problem: Invalid) -> Refused:
+    return Refused(
+        "issued_unreadable", f"The CA returned something that can't be read as a certificate: {problem.message}",
+        fix="Nothing was deployed. Tell the CA, then apply again.",
+    )  # fmt: skip
 
 
 async def _fail(services: Services, attempt: Any, failure: dict[str, Any], *, cas_own: bool = False) -> None:
@@ -363,7 +389,7 @@ async def _fail(services: Services, attempt: Any, failure: dict[str, Any], *, ca
     now = services.clock.now()
     async with services.db.begin() as tx:
         certificate = await store.certificate(tx, attempt.certificate_id, lock=True)
-        if not await store.record(tx, attempt.id, "failed_at", failed_at=now, failure=failure):
+        if certificate is None or not await store.record(tx, attempt.id, "failed_at", failed_at=now, failure=failure):
             return
         if attempt.kind == "apply":
             enters = State.APPROVAL_FAILED
@@ -383,7 +409,8 @@ async def _fail(services: Services, attempt: Any, failure: dict[str, Any], *, ca
         )  # fmt: skip
         await audit.record(
             tx, services, _actor(attempt), "scm:cert:issue", "certificate", attempt.certificate_id,
-            project_id=attempt.project_id, after={"state": enters.value, "failure": failure},
+            project_id=attempt.project_id, before={"state": certificate.stage},
+            after={"state": enters.value, "failure": failure}, reason=str(failure.get("message", ""))[:500],
         )  # fmt: skip
         if cas_own:
             await fall_over(tx, services, _actor(attempt), attempt.certificate_id, attempt, failure)
@@ -398,9 +425,9 @@ class _OutOfPatience(Exception):
 
 
 async def _patiently(services: Services, attempt: Any, call: Awaitable[T]) -> T:
-    """Like `_asked`; but a CA with a stand-in is waited for only so long."""
+    """Like `asked`; but a CA with a stand-in is waited for only so long."""
     try:
-        return await _asked(call)
+        return await asked(call)
     except (Unavailable, Again) as away:
         if not await _out_of_patience(services, attempt):
             raise
@@ -433,44 +460,83 @@ async def revoke_step(services: Services, version_id: str) -> Next:
         ca = await authority(tx, services, certificate, version.ca)
         if version.revoke_asked_at is None:
             return await _replaced(tx, services, ca, certificate, version)
-        if await confirmations.still_wanted(tx, services, ca.capabilities, certificate, version):
-            return confirmations.LOOK_AGAIN
-    reason = RevocationReason(version.revocation_reason)
+        unconfirmed = version.not_after > services.clock.now() and await confirmations.still_wanted(
+            tx, services, ca.capabilities, certificate, version
+        )
+    if version.not_after <= services.clock.now():
+        return await _lapsed(services, version)
+    if unconfirmed:
+        return confirmations.LOOK_AGAIN
     try:
-        await _asked(ca.revoke(version.leaf_der, reason, version.account_id))
-    except Refused as refused:
-        log.warning("the CA refused a revocation", certificate=certificate.id, code=refused.code)
-        raise Again(timedelta(hours=1), refused) from refused
+        told = await revocation.tell(services, ca, certificate, version)
+    except (Refused, Unavailable, Again) as no:
+        if version.not_after <= services.clock.now():
+            return await _lapsed(services, version)
+        if not isinstance(no, Refused):
+            raise
+        log.warning("the CA refused a revocation", certificate=certificate.id, code=no.code)
+        raise Again(revocation.REFUSED_AGAIN, no) from no
+    if isinstance(told, timedelta):
+        return told if version.not_after > services.clock.now() else await _lapsed(services, version)
     now = services.clock.now()
     async with services.db.begin() as tx:
         certificate = await store.certificate(tx, version.certificate_id, lock=True)
-        if certificate is not None and await store.update_version(tx, version_id, "revoked_at", revoked_at=now):
+        if certificate is not None and await store.update_version(
+            tx, version_id, "revoked_at", revoked_at=now, revoked_by=told.value
+        ):
             # Of an earlier version, or of one whose successor is on its way, the certificate's state doesn't speak.
             over = certificate.current_version_id == version_id and await store.move(
-                tx, certificate.id, [State.VERIFYING_REVOCATION], State.REVOKED, now
+                tx, certificate.id, revocation.REVOKING, State.REVOKED, now
             )
+            await revocation.drop(tx, services, version_id, version.control_id)
             await tell_revoked(tx, services, version, over=over)
             await audit.record(
                 tx, services, system_actor(version.account_id, "certificates"), "scm:cert:revoke", "certificate",
                 certificate.id, project_id=certificate.project_id, before={"state": certificate.stage},
-                after={"state": State.REVOKED.value if over else certificate.stage, "version": version_id},
-                reason=reason.value,
+                after={"state": State.REVOKED.value if over else certificate.stage, "version": version_id,
+                       "revoked_by": told.value},
+                reason=version.revocation_reason,
             )  # fmt: skip
     return None
 
 
+async def _lapsed(services: Services, version: Any) -> Next:
+    """It ran out before the CA took the revocation: nobody accepts it any more, and there is nothing left to do."""
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        certificate = await store.certificate(tx, version.certificate_id, lock=True)
+        if certificate is None or not await store.update_version(tx, version.id, "revoked_at", revoke_asked_at=None):
+            return None
+        await revocation.drop(tx, services, version.id, version.control_id)
+        enters = certificate.stage
+        if certificate.current_version_id == version.id and await store.move(
+            tx, certificate.id, revocation.REVOKING, State.ISSUED, now
+        ):
+            enters = State.ISSUED.value
+        await audit.record(
+            tx, services, system_actor(version.account_id, "certificates"), "scm:cert:revoke", "certificate",
+            certificate.id, project_id=certificate.project_id, before={"state": certificate.stage},
+            after={"state": enters, "version": version.id},
+            reason="given up: it expired before the CA took the revocation",
+        )  # fmt: skip
+    return None
+
+
 async def _replaced(tx: Tx, services: Services, ca: CertificateAuthority, certificate: Any, version: Any) -> Next:
-    """Ask for the revocation of a version whose names changed, once its grace is over and nothing serves it."""
+    """Ask for the revocation of a version that was reissued, once nothing served it for as long as the grace."""
     now = services.clock.now()
     superseded = RevocationReason.SUPERSEDED
     if version.revoke_replaced_at is None or version.not_after <= now:
         return None
     if superseded not in ca.capabilities.revocation_reasons:
         return None
-    if version.revoke_replaced_at > now:
-        return timedelta(seconds=(version.revoke_replaced_at - now).total_seconds())
     if await services.port(Usage).serves(tx, version.id):
+        # The grace counts from when it was last seen in use.
+        grace = timedelta(days=services.settings.superseded_grace_days)
+        await store.set_replaced_until(tx, version.id, now + grace)
         return _SERVED_AGAIN
+    if version.revoke_replaced_at > now:
+        return min(_SERVED_AGAIN, timedelta(seconds=(version.revoke_replaced_at - now).total_seconds()))
     if await store.update_version(
         tx, version.id, "revoke_asked_at", revoke_asked_at=now, revocation_reason=superseded.value
     ):
@@ -494,8 +560,12 @@ async def _wake(services: Services, application_id: str) -> None:
 
 
 async def domains_validated(services: Services, event: Event) -> None:
-    """Listener: the last domain of an application became valid."""
+    """Listener: the last domain of an application became valid, or of a version that is to be revoked."""
     await _wake(services, event.object_id)
+    async with services.db.begin() as tx:
+        version = await store.version_of_control(tx, event.object_id)
+        if version is not None and version.revoked_at is None:
+            await services.jobs.start(tx, REVOKE_STEP, version.id)
 
 
 async def give_back_order(services: Services, event: Event) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol, runtime_checkable
 
-from certwright.kernel.problems import Problem
+from certwright.kernel.actor import Actor
+from certwright.kernel.problems import Problem, Refused
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms.certificates.words import Applicant, CertificateType, RevocationReason
@@ -23,6 +24,8 @@ from certwright.x509.keys import PrivateKey
 class Capabilities:
     """What a CA is and takes; facts rules need before anything is ordered.
 
+    `ip_addresses`: a public CA that certifies public ones, too; private CAs certify any.
+    `root_hashes`: what an applicant may choose of `default` and `sha256` for the chain up to the root.
     `checks_organisations`: for OV and EV the CA asks the organisation itself; else our own desk does before we order.
     `challenges`: the CA validates the names itself, with values of its own that are known only once something is
     ordered; such a CA is also `Challenging`. `caa_identifiers` are its CAA domain names; `caa_methods` what
@@ -35,6 +38,8 @@ class Capabilities:
     revocation_reasons: tuple[RevocationReason, ...]
     challenges: bool = False
     types: tuple[CertificateType, ...] = (CertificateType.DV,)
+    ip_addresses: bool = False
+    root_hashes: tuple[str, ...] = ("default",)
     checks_organisations: bool = False
     caa_identifiers: tuple[str, ...] = ()
     caa_methods: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +52,9 @@ class CertificateOrder:
 
     `methods` says per name how it is to be validated (`dns`, `file`), for CAs with challenges of their own.
     `organisation` are the facts to name in OV and EV certificates (`rooms.organisations.Facts` as a mapping).
-    `replaces_der` is the version this order is to replace, if there is one. `contact` is whom the CA may ask.
+    `replaces_der` is the version this order is to replace, if there is one. `contact` is whom the CA may ask,
+    `technical_contact` whom about the servers. `root_hash` is one of the CA's `root_hashes`. `years` of coverage are
+    still to be served; None for what was not bought here.
     """
 
     reference: str
@@ -60,6 +67,9 @@ class CertificateOrder:
     certificate_type: CertificateType = CertificateType.DV
     organisation: Mapping[str, Any] | None = None
     contact: Applicant | None = None
+    technical_contact: Applicant | None = None
+    root_hash: str = "default"
+    years: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,7 @@ class CertificateAuthority(Protocol):
     async def collect(self, order_id: str, account_id: str) -> Issued | Pending | Needs | Rejected: ...
 
     async def revoke(self, leaf_der: bytes, reason: RevocationReason, account_id: str) -> None:
-        """Content to find it revoked already."""
+        """Content to find it revoked already. Raises MayNotRevoke where others than our account there may."""
         ...
 
 
@@ -169,6 +179,30 @@ class RevokesByKey(Protocol):
         ...
 
 
+class MayNotRevoke(Refused):
+    """Our account at the CA may not, or no longer, revoke this certificate. Whoever holds its key may (`RevokesByKey`),
+    and who shows control of all its names (`RevokesByControl`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlShown:
+    """The CA saw what it wanted to see of every name."""
+
+
+@runtime_checkable
+class RevokesByControl(CertificateAuthority, Challenging, Protocol):
+    """A CA that takes a revocation from an account that has shown control of all the names (RFC 8555 section 7.6)."""
+
+    async def show_control(self, order: CertificateOrder) -> str:
+        """Ask what the CA wants to see for these names; nothing is ever issued for it. Returns an id, for the same
+        reference the same."""
+        ...
+
+    async def control_shown(self, order_id: str, account_id: str) -> ControlShown | Pending | Needs | Rejected:
+        """How far it is; `Needs` until `proceed` says that everything is in place."""
+        ...
+
+
 class OutsideAuthorities(Protocol):
     """The CAs people added; each belongs to one account."""
 
@@ -228,6 +262,10 @@ class Usage(Protocol):
 
     async def bound_to(self, tx: Tx, certificate_id: str) -> tuple[str, ...]:
         """Names of the listeners it is bound to, for people."""
+        ...
+
+    async def certificates_on(self, tx: Tx, actor: Actor, target: str) -> tuple[str, ...]:
+        """Ids of the certificates bound to a site of the target of this id or name, if the actor may see that."""
         ...
 
     async def serves(self, tx: Tx, version_id: str) -> bool:

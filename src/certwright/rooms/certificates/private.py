@@ -22,9 +22,9 @@ from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access, audit, authorities, keys
 from certwright.rooms.certificates import rules, store, views
-from certwright.rooms.certificates.actions import BUILTIN_CA, VOUCHED, generated_name, name_taken
+from certwright.rooms.certificates.actions import BUILTIN_CA, generated_name, name_taken
 from certwright.rooms.certificates.tables import applications, certificates, versions
-from certwright.rooms.certificates.words import DomainType, State
+from certwright.rooms.certificates.words import VOUCHED, DomainType, State
 from certwright.x509.certificates import CertificateFacts, read_certificate
 from certwright.x509.csr import read_csr
 

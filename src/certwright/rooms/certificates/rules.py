@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from certwright.kernel.names import DnsName, is_internal, is_public_suffix, looks_like_ip, parse_dns_name, parse_ip
-from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused
+from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused, TooMany
 from certwright.rooms.certificates.words import (
     PROGRESS,
     Applicant,
@@ -32,7 +32,10 @@ MOST_NAMES = 250
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_.\-]{3,63}")
 LONGEST_DESCRIPTION = 255
 EXPIRES_SOON = timedelta(days=30)
-METHODS = ("dns", "file", "email")
+METHODS = ("dns", "file", "email", "tls-alpn-01")
+_OF_ADDRESSES = ("file", "tls-alpn-01")
+_OF_EXACT_NAMES = ("file", "tls-alpn-01")
+ROOT_HASHES = ("default", "sha256")
 
 _EMAIL = re.compile(r"[^@\s<>\"',;:\\]{1,64}@[^@\s<>\"',;:\\]{1,253}")
 _PHONE = re.compile(r"\+?[0-9][0-9 ()./\-]{3,30}")
@@ -46,8 +49,13 @@ def shown_state(stage: State, not_after: datetime | None, now: datetime) -> Stat
     return stage
 
 
-def progress(state: State) -> int | None:
-    return PROGRESS.get(state)
+def progress(state: State, *, validated: bool = False, awaits_organisation: bool = False) -> int | None:
+    """Percent done of a first application, or of the addition or reissue that is being verified."""
+    if state not in (State.VERIFYING_DOMAIN_ADDITION, State.VERIFYING_REISSUE):
+        return PROGRESS.get(state)
+    if not validated:
+        return PROGRESS[State.PENDING_DOMAIN_VALIDATION]
+    return PROGRESS[State.PENDING_ORGANIZATION_VALIDATION if awaits_organisation else State.TO_BE_ISSUED]
 
 
 def expires_soon(state: State, not_before: datetime | None, not_after: datetime | None, now: datetime) -> bool:
@@ -137,11 +145,13 @@ def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
             if facts.uploaded:
                 return _refuse(operation, facts, "it was uploaded; only the CA that issued it can revoke it",
                                "Revoke it where it was issued.")  # fmt: skip
-            if facts.revocation_asked and state is State.VERIFYING_REISSUE:
+            if facts.revocation_asked and state in (State.VERIFYING_REISSUE, State.VERIFYING_DOMAIN_ADDITION):
                 return _refuse(operation, facts, "the current version's revocation was asked for already",
-                               "Wait for the reissue; an earlier version can be revoked by its id.")  # fmt: skip
-            # A key known to others can't wait for its successor: the reissue goes on meanwhile.
-            return _in_state(operation, facts, (State.ISSUED, State.VERIFYING_REISSUE))
+                               "Wait for the new version; an earlier one can be revoked by its id.")  # fmt: skip
+            # A key known to others can't wait for its successor: what is under way goes on meanwhile.
+            return _in_state(
+                operation, facts, (State.ISSUED, State.VERIFYING_REISSUE, State.VERIFYING_DOMAIN_ADDITION)
+            )  # fmt: skip
         case Operation.REVOKE_EARLIER:
             if facts.uploaded:
                 return _refuse(operation, facts, "it was uploaded; only the CA that issued it can revoke it",
@@ -154,10 +164,18 @@ def judge_operation(operation: Operation, facts: CertificateFacts) -> Verdict:
             return _in_state(operation, facts, _USABLE)
         case Operation.EXPORT_KEY | Operation.DEPLOY:
             refused = _in_state(operation, facts, _USABLE)
+            if refused is None and facts.client_ca:
+                return _refuse(operation, facts, "it is the certificate of a CA to check clients by, without a key",
+                               "Download it, and name the file where your server checks clients.")  # fmt: skip
             if refused is None and not facts.has_key:
                 return _refuse(operation, facts, "its private key is not held here: the CSR was uploaded",
                                "Install it by hand with the key you made the CSR with.")  # fmt: skip
             return refused
+        case Operation.REPLACE:
+            if not facts.uploaded:
+                return _refuse(operation, facts, "it was issued here, and only uploaded ones are",
+                               "Reissue it, or upload the file as another certificate.")  # fmt: skip
+            return _in_state(operation, facts, (State.HOSTED, State.EXPIRED))
         case Operation.SET_AUTO_RENEW:
             if facts.uploaded:
                 return _refuse(operation, facts, "it was uploaded, so it can't be renewed from here",
@@ -240,6 +258,31 @@ def _why_not_renew(operation: Operation, facts: CertificateFacts) -> Verdict:
     return refused
 
 
+def why_only_by_program(facts: CertificateFacts) -> Verdict:
+    """Why people don't delete this certificate on a page: what was issued without being paid for leaves no trace in any
+    bill, so only programs, which name it by its id, delete it before it is over."""
+    paid = facts.purchase is not None and facts.purchase.paid
+    if facts.uploaded or paid or facts.state is not State.ISSUED:
+        return None
+    return _refuse(Operation.DELETE, facts, "an issued certificate that was not paid for is deleted through the API or "
+                   "the command line only", "Revoke it first, or use `certwright certificates delete`.")  # fmt: skip
+
+
+def why_bound_to_ca(*, bought: bool, vouched: bool) -> Refused | None:
+    """Why a certificate can't get its versions from another CA."""
+    if bought:
+        return Refused(
+            "ca_of_product", "It was bought from its CA, and no other one delivers it.",
+            fix="Order a certificate of the other CA, or apply for a free one.",
+        )  # fmt: skip
+    if vouched:
+        return Refused(
+            "ca_vouched", "It was issued without proof of its names, and another CA asks for one.",
+            fix="Apply at the other CA for a certificate with these names.",
+        )  # fmt: skip
+    return None
+
+
 def judge_renewal(facts: CertificateFacts) -> Verdict:
     """Whether a version that fell due may be replaced by a reissue of ours: also of products people can't reissue, as
     long as their coverage lasts."""
@@ -248,7 +291,7 @@ def judge_renewal(facts: CertificateFacts) -> Verdict:
     return judge_operation(Operation.REISSUE, replace(facts, purchase=None))
 
 
-_RENEWAL_ORDER = timedelta(days=30)
+_RENEWAL_ORDER_DAYS = 30
 _NO_REVOCATION = timedelta(days=30)
 
 
@@ -273,7 +316,8 @@ def purchase(
         reissue_open=window is None or now < window,
         # Before the first issue the whole of it is left.
         coverage_left=coverage_ends_at is None or now < coverage_ends_at,
-        renewal_open=ends is not None and now < ends <= now + _RENEWAL_ORDER,
+        # Calendar days, as the billing room counts them.
+        renewal_open=ends is not None and now < ends and (ends.date() - now.date()).days <= _RENEWAL_ORDER_DAYS,
         revocation_closed=paid and years == 1 and ends is not None and now >= ends - _NO_REVOCATION,
     )
 
@@ -304,6 +348,33 @@ def needs_confirmation(*, certificate_type: str, reason: str | None, asks_itself
     return reason != RevocationReason.KEY_COMPROMISE
 
 
+LINK_GOOD_FOR = timedelta(days=30)
+"""How long a link mailed to an applicant can be followed."""
+
+_MAIL_AGAIN = timedelta(minutes=5)
+
+
+def why_not_mail_again(*, waits: bool, mailed_at: datetime | None, now: datetime) -> Problem | None:
+    """Whether the applicant may be written to once more about a revocation."""
+    if not waits or mailed_at is None:
+        return Refused(
+            "no_confirmation_awaited", "No revocation of this certificate waits for a mailed link.",
+            fix="Look at what the certificate waits for.",
+        )  # fmt: skip
+    if now - mailed_at < _MAIL_AGAIN:
+        return TooMany(
+            "mailing_too_soon", "The applicant was written to less than five minutes ago.",
+            fix="Wait a moment; mail takes its time.",
+        )  # fmt: skip
+    return None
+
+
+def masked(address: str) -> str:
+    """An e-mail address as those see it who need not know it: `a…@example.com`."""
+    local, at, domain = address.rpartition("@")
+    return f"{local[:1]}…{at}{domain}"
+
+
 def after_reissue(*, revocation_asked: bool, revoked: bool) -> State:
     """Where a certificate falls back to when a reissue ends without a new version."""
     if revoked:
@@ -314,13 +385,14 @@ def after_reissue(*, revocation_asked: bool, revoked: bool) -> State:
 _NEXT_STEP: Mapping[State, str] = {
     State.PENDING_APPLICATION: "Apply first.",
     State.PENDING_DOMAIN_VALIDATION: "Finish the domain validation, or withdraw the application.",
-    State.PENDING_ORGANIZATION_VALIDATION: "Wait for the organisation's verification, or withdraw the application.",
+    State.PENDING_ORGANIZATION_VALIDATION: "Wait for the organization's verification, or withdraw the application.",
     State.TO_BE_ISSUED: "Wait until the certificate is issued.",
     State.ISSUED: "Use one of the allowed operations.",
     State.APPROVAL_FAILED: "Correct the application and apply again.",
     State.VERIFYING_REISSUE: "Wait for the reissue, or withdraw it.",
     State.VERIFYING_DOMAIN_ADDITION: "Wait until the names are added, or withdraw the addition.",
     State.VERIFYING_WITHDRAWAL: "Wait for the CA's answer to the withdrawal.",
+    State.REVOCATION_PENDING_DOMAIN_VALIDATION: "Show the CA that the names are yours; then it is revoked.",
     State.REVOKED: "Apply for a new certificate.",
     State.EXPIRED: "It can't be renewed any more: apply for a new certificate.",
     State.HOSTED: "Use one of the allowed operations.",
@@ -332,7 +404,7 @@ def _in_state(operation: Operation, facts: CertificateFacts, states: Sequence[St
         return None
     return Refused(
         "operation_not_allowed",
-        f"A certificate in state {facts.state} can't be used for {operation.replace('_', ' ')}: that takes "
+        f"{operation.replace('_', ' ').capitalize()} is not possible in state {facts.state}, only in "
         f"{' or '.join(states)}.",
         fix=_NEXT_STEP.get(facts.state, "Wait until the pending operation is finished."),
         extra=_context(operation, facts),
@@ -407,12 +479,16 @@ def judge_application(
     public_ca: bool,
     types: Sequence[CertificateType] = (CertificateType.DV,),
     methods: Sequence[str] = METHODS,
+    ip_addresses: bool = False,
+    root_hashes: Sequence[str] = ROOT_HASHES,
     applicant_needed: bool = True,
+    statement: str | None = None,
 ) -> JudgedApplication:
     """Check everything typed against spec *Application*; raises InvalidFields with one problem per wrong field.
 
-    `types` are those the CA issues, `methods` those it validates by. Without `applicant_needed` nobody need be named:
-    it was agreed on before.
+    `types` are those the CA issues, `methods` those it validates by, `root_hashes` those it lets people choose. Without
+    `applicant_needed` nobody need be named: it was agreed on before. `statement` is today's privacy statement, which
+    somebody who agrees now agrees to.
     """
     problems: list[Problem] = []
     certificate_type = _certificate_type(application, types, problems)
@@ -428,7 +504,7 @@ def judge_application(
     typed = list(application.names)
     if csr is not None:
         csr_names = list(csr.dns_names)
-        if csr.ip_addresses and public_ca:
+        if csr.ip_addresses and public_ca and not ip_addresses:
             problems.append(_ip_refused(str(csr.ip_addresses[0]), "csr"))
         elif csr.ip_addresses:
             csr_names += [str(address) for address in csr.ip_addresses]
@@ -442,7 +518,8 @@ def judge_application(
                 )
             )
         typed = typed or csr_names
-    places = _names(typed, problems, public_ca=public_ca) if typed or not problems else {}
+    no_addresses = public_ca and not ip_addresses
+    places = _names(typed, problems, no_addresses=no_addresses) if typed or not problems else {}
     names = list(places)
     domain_type = (
         _domain_type(application.domain_type, certificate_type, places, problems, public_ca=public_ca)
@@ -453,6 +530,12 @@ def judge_application(
     applicant = None
     if applicant_needed or application.applicant is not None:
         applicant = _applicant(application.applicant, problems)
+    technical = None
+    if application.technical_contact is not None:
+        found: list[Problem] = []
+        technical = _applicant(application.technical_contact, found)
+        problems += [_of_technical_contact(problem) for problem in found]
+    _judge_root_hash(application.root_hash, root_hashes, problems)
     if not application.consent:
         problems.append(
             Invalid(
@@ -466,6 +549,11 @@ def judge_application(
         problems.append(
             Invalid("consent_version_invalid", "That is no version of the privacy statement.", field="consent_version",
                     fix="Leave it out to agree to the current version.")
+        )  # fmt: skip
+    elif statement is not None and application.consent_version not in ("", statement):
+        problems.append(
+            Invalid("privacy_statement_outdated", "The privacy statement was changed since it was read.",
+                    field="consent_version", fix=f"Read version {statement} and agree to that.")
         )  # fmt: skip
     if problems:
         raise InvalidFields(problems)
@@ -483,7 +571,22 @@ def judge_application(
         consent_version=application.consent_version,
         certificate_type=certificate_type,
         organisation_id=application.organisation_id,
+        technical_contact=technical,
+        root_hash=application.root_hash,
     )
+
+
+def _judge_root_hash(root_hash: str, offered: Sequence[str], problems: list[Problem]) -> None:
+    if root_hash not in ROOT_HASHES:
+        problems.append(
+            Invalid("root_hash_unknown", f"There is no root hash {root_hash[:40]!r}.", field="root_hash",
+                    fix="Use default or sha256.")
+        )  # fmt: skip
+    elif root_hash not in offered:
+        problems.append(
+            Invalid("root_hash_not_offered", "This CA doesn't let the hash of its root be chosen.", field="root_hash",
+                    fix="Use default.")
+        )  # fmt: skip
 
 
 def _spoken(certificate_type: str) -> str:
@@ -510,12 +613,12 @@ def _certificate_type(
         )  # fmt: skip
     if asked.names_organisation and application.organisation_id is None:
         problems.append(
-            Invalid("organisation_missing", "OV and EV certificates name an organisation, and none is given.",
-                    field="organisation_id", fix="Add your organisation, then name it in the application.")
+            Invalid("organisation_missing", "OV and EV certificates name an organization, and none is given.",
+                    field="organisation_id", fix="Add your organization, then name it in the application.")
         )  # fmt: skip
     if not asked.names_organisation and application.organisation_id is not None:
         problems.append(
-            Invalid("organisation_not_in_dv", "A DV certificate names no organisation.", field="organisation_id",
+            Invalid("organisation_not_in_dv", "A DV certificate names no organization.", field="organisation_id",
                     fix="Leave it out, or choose OV or EV.")
         )  # fmt: skip
     return asked
@@ -523,6 +626,7 @@ def _certificate_type(
 
 # What an ACME CA calls the methods an applicant knows.
 _ACME_METHODS = {"dns-01": "dns", "http-01": "file"}
+_RESPONDER = "; tls-alpn-01 takes a CA that speaks ACME and the setting tls_alpn_listen"
 
 
 def judge_against_purchase(
@@ -569,6 +673,26 @@ def judge_against_purchase(
         raise InvalidFields(problems)
 
 
+def years_left(years: int | None, ends_at: datetime | None, now: datetime) -> int | None:
+    """How many years a CA is to be asked for: what was bought before the first issue, later what is left of it, begun
+    years whole. None when nothing was bought."""
+    if years is None or ends_at is None:
+        return years
+    return max(1, min(years, -(-(ends_at - now) // timedelta(days=366))))
+
+
+def judge_company(before: str | None, now: str) -> None:
+    """A renewed certificate keeps its company; `before` is its predecessor's, None if that named none or is gone.
+
+    Capitals and spaces don't tell companies apart. Raises Refused `renewal_company_fixed`.
+    """
+    if before is not None and " ".join(before.casefold().split()) != " ".join(now.casefold().split()):
+        raise Refused(
+            "renewal_company_fixed", f"This certificate renews one of {before[:100]}, and a renewal keeps its company.",
+            field="organisation_id", fix="Apply with that organization, or order a new certificate for the other one.",
+        )  # fmt: skip
+
+
 def _ascii_or_text(name: str) -> str:
     try:
         return str(parse_ip(name)) if looks_like_ip(name) else parse_dns_name(name).ascii
@@ -579,16 +703,16 @@ def _ascii_or_text(name: str) -> str:
 def _ip_refused(text: str, field: str) -> Problem:
     return Invalid(
         "ip_not_supported",
-        f"{text} is an IP address; applications at public CAs take DNS names.",
+        f"{text} is an IP address, and this CA certifies none.",
         field=field,
-        fix="Use a DNS name that points to this address, or choose a private CA.",
+        fix="Use a DNS name that points to this address, or choose a private CA or one that speaks ACME.",
     )
 
 
-def _names(typed: Sequence[str], problems: list[Problem], *, public_ca: bool) -> dict[DnsName, int]:
+def _names(typed: Sequence[str], problems: list[Problem], *, no_addresses: bool) -> dict[DnsName, int]:
     """The good names in the order typed, each with its place, so that later rules can point at it.
 
-    A private CA certifies IP addresses too (RFC 8738): here one is a name whose two forms are alike.
+    Private CAs and some public ones certify IP addresses too (RFC 8738): here one is a name whose two forms are alike.
     """
     if not typed:
         problems.append(
@@ -608,7 +732,7 @@ def _names(typed: Sequence[str], problems: list[Problem], *, public_ca: bool) ->
     for index, text in enumerate(typed):
         field = f"names[{index}]"
         is_ip = looks_like_ip(text)
-        if is_ip and public_ca:
+        if is_ip and no_addresses:
             problems.append(_ip_refused(text, field))
             continue
         try:
@@ -635,6 +759,13 @@ def _domain_type(
 ) -> DomainType | None:
     wildcards = [name for name in names if name.is_wildcard]
     for name, index in names.items():
+        if looks_like_ip(name.ascii):
+            if public_ca and not parse_ip(name.ascii).is_global:
+                problems.append(
+                    Invalid("internal_name", f"No public CA certifies {name.ascii}: it is not a public address.",
+                            field=f"names[{index}]", fix="Use a public address, or choose the private CA.")
+                )  # fmt: skip
+            continue
         if public_ca and is_internal(name):
             problems.append(
                 Invalid(
@@ -709,7 +840,7 @@ def _methods(
         elif method not in offered:
             problems.append(
                 Invalid("method_not_offered", f"This CA doesn't validate by {method}.", field=field,
-                        fix=f"Use one of {', '.join(offered)}.")
+                        fix=f"Use one of {', '.join(offered)}{_RESPONDER if method == 'tls-alpn-01' else ''}.")
             )  # fmt: skip
     known = {name.ascii: name for name in names}
     chosen: dict[str, str] = {}
@@ -722,20 +853,21 @@ def _methods(
             )  # fmt: skip
         chosen[ascii_name] = method
     for name, index in names.items():
-        if name.is_wildcard and chosen.get(name.ascii, application.validation_method) == "file":
+        method = chosen.get(name.ascii, application.validation_method)
+        if name.is_wildcard and method in _OF_EXACT_NAMES:
             problems.append(
                 Invalid(
                     "wildcard_needs_dns",
-                    f"{name.unicode} can't be validated by file: a file proves one exact name only.",
+                    f"{name.unicode} can't be validated by {method}: that proves one exact name only.",
                     field=f"names[{index}]",
                     fix="Choose dns for this name.",
                 )
             )
-        if looks_like_ip(name.ascii) and chosen.get(name.ascii, application.validation_method) != "file":
+        if looks_like_ip(name.ascii) and method not in _OF_ADDRESSES:
             problems.append(
                 Invalid(
                     "ip_needs_file",
-                    f"{name.ascii} is an IP address: it has no zone and no mailboxes, so only a file shows it.",
+                    f"{name.ascii} is an IP address: it has no zone and no mailboxes, so {method} can't show it.",
                     field=f"names[{index}]",
                     fix="Choose file for this address.",
                 )
@@ -782,6 +914,13 @@ def _applicant(applicant: Applicant | None, problems: list[Problem]) -> Applican
                     field="applicant.phone", fix="Write it with the country code, like +49 30 123456.")
         )  # fmt: skip
     return Applicant(name, applicant.email, applicant.phone)
+
+
+def _of_technical_contact(problem: Problem) -> Problem:
+    message = problem.message.replace("applicant's", "technical contact's")
+    return Invalid(
+        problem.code, message, fix=problem.fix, field=str(problem.field).replace("applicant", "technical_contact")
+    )  # fmt: skip
 
 
 def judge_private_names(typed: Sequence[str]) -> tuple[str, ...]:
@@ -835,8 +974,10 @@ def why_not_ours(
     got_spki: str,
     not_after: datetime,
     now: datetime,
+    chain_fits: bool = True,
 ) -> Refused | None:
-    """Check a certificate a CA hands over before believing it: our names, our key, still valid."""
+    """Check a certificate a CA hands over before believing it: our names, our key, signed by the chain that comes with
+    it (`chain_fits`), still valid."""
     if set(asked_names) != set(got_names):
         return Refused(
             "issued_other_names",
@@ -849,6 +990,11 @@ def why_not_ours(
             "The CA returned a certificate for another public key.",
             fix="Nothing was deployed. Ask the CA to revoke it, then apply again.",
         )
+    if not chain_fits:
+        return Refused(
+            "issued_other_chain", "The CA returned a chain that doesn't belong to the certificate.",
+            fix="Nothing was deployed. Apply again; if it lasts, ask the CA.",
+        )  # fmt: skip
     if not_after <= now:
         return Refused("issued_expired", "The CA returned a certificate that has already expired.", fix="Apply again.")
     return None

@@ -13,7 +13,7 @@ from certwright.platform.db import Tx
 from certwright.rooms import access
 from certwright.rooms.certificates.rules import shown_state
 from certwright.rooms.certificates.tables import applications, certificates, versions
-from certwright.rooms.certificates.words import State
+from certwright.rooms.certificates.words import VOUCHED, State
 
 _C, _V, _A = certificates.c, versions.c, applications.c
 
@@ -44,6 +44,11 @@ class Standing:
     application_id: str | None
     validation_method: str | None
     per_name_methods: Mapping[str, str]
+
+    @property
+    def vouched(self) -> bool:
+        """Issued by a private CA whose user vouched for the names."""
+        return self.validation_method == VOUCHED
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from cryptography.x509.oid import NameOID
 
 from certwright.platform.db import Tx, is_one_of
 from certwright.rooms.certificates.tables import applications, certificates, confirmations, versions
-from certwright.rooms.certificates.words import RevocationReason, State, VersionMaterial
+from certwright.rooms.certificates.words import DomainType, RevocationReason, State, VersionMaterial
 from certwright.rooms.csrs import UsedBy
-from certwright.x509.certificates import CertificateFacts
+from certwright.x509.certificates import CertificateFacts, load
 
 Row = Any
 """A SQLAlchemy row; its columns are the table's."""
@@ -107,12 +108,29 @@ async def page(
         if after is not None:
             query = query.where(c.id < after[1] if descending else c.id > after[1])
         query = query.order_by(c.id.desc() if descending else c.id)
+    elif order.nullable and after is not None and after[0] is None:
+        return await _without(tx, query, order, descending=descending, after=after[1], limit=limit)
     else:
         query = query.where(order.is_not(None))
         if after is not None:
             pair, mark = sa.tuple_(order, c.id), sa.tuple_(sa.literal(after[0], order.type), sa.literal(after[1]))
             query = query.where(pair < mark if descending else pair > mark)
         query = query.order_by(*((order.desc(), c.id.desc()) if descending else (order, c.id)))
+    rows = list(await tx.execute(query.limit(limit)))
+    if order.nullable and len(rows) < limit:
+        rest = sa.select(*SUMMARY_COLUMNS).where(*where)
+        rows += await _without(tx, rest, order, descending=descending, after=None, limit=limit - len(rows))
+    return rows
+
+
+async def _without(
+    tx: Tx, query: sa.Select[Any], order: sa.Column[Any], *, descending: bool, after: str | None, limit: int
+) -> list[Row]:
+    """The end of a list: rows that have nothing in the order column, by id."""
+    c = certificates.c
+    if after is not None:
+        query = query.where(c.id < after if descending else c.id > after)
+    query = query.where(order.is_(None)).order_by(c.id.desc() if descending else c.id)
     return list(await tx.execute(query.limit(limit)))
 
 
@@ -173,11 +191,24 @@ async def latest_application(tx: Tx, certificate_id: str) -> Row | None:
     return (await tx.execute(query)).one_or_none()
 
 
+async def application_in_use(tx: Tx, certificate_id: str) -> Row | None:
+    """The application behind the current version: what was asked for since and came to nothing does not count."""
+    query = (
+        sa.select(applications)
+        .join(versions, versions.c.application_id == applications.c.id)
+        .where(versions.c.certificate_id == certificate_id, versions.c.superseded_at.is_(None))
+    )
+    return (await tx.execute(query)).one_or_none()
+
+
 async def holds_personal_data(tx: Tx, certificate_id: str) -> bool:
     """Whether an application or the draft still says whom to ask."""
     a, c = applications.c, certificates.c
     asked = sa.select(a.id).where(a.certificate_id == certificate_id, a.applicant.is_not(None)).exists()
-    typed = sa.select(c.id).where(c.id == certificate_id, c.draft["applicant"].astext.is_not(None)).exists()
+    typed = sa.select(c.id).where(
+        c.id == certificate_id,
+        sa.or_(c.draft["applicant"].astext.is_not(None), c.draft["technical_contact"].astext.is_not(None)),
+    ).exists()  # fmt: skip
     return bool(await tx.scalar(sa.select(sa.or_(asked, typed))))
 
 
@@ -186,7 +217,7 @@ async def forget_person(tx: Tx, certificate_id: str, now: datetime) -> None:
     await tx.execute(sa.delete(confirmations).where(confirmations.c.certificate_id == certificate_id))
     await tx.execute(
         sa.update(applications).where(applications.c.certificate_id == certificate_id)
-        .values(applicant=sa.null(), organisation=sa.null(), organisation_id=None)
+        .values(applicant=sa.null(), technical_contact=sa.null(), organisation=sa.null(), organisation_id=None)
     )  # fmt: skip
     await update_certificate(tx, certificate_id, None, now, draft=sa.null())
 
@@ -215,6 +246,27 @@ async def csr_uses(tx: Tx, csr_ids: Sequence[str]) -> dict[str, UsedBy]:
         .group_by(c.csr_id)
     )
     return {csr_id: UsedBy(number, opened) for csr_id, number, opened in await tx.execute(query)}
+
+
+async def under_way(tx: Tx, certificate_ids: Sequence[str]) -> dict[str, Row]:
+    """How far the open applications of these certificates are, by certificate."""
+    a = applications.c
+    query = sa.select(a.certificate_id, a.validated_at, a.organisation_id, a.organisation_ok_at).where(
+        is_one_of(a.certificate_id, certificate_ids), OPEN
+    )
+    return {row.certificate_id: row for row in await tx.execute(query)}
+
+
+async def confirmation_list(tx: Tx, certificate_id: str) -> list[Row]:
+    """The links mailed about revocations of a certificate's versions, newest first."""
+    c = confirmations.c
+    query = (
+        sa.select(c.id, c.version_id, c.address, c.created_at, c.expires_at, c.confirmed_at, versions.c.number)
+        .join(versions, versions.c.id == c.version_id)
+        .where(c.certificate_id == certificate_id)
+        .order_by(c.id.desc())
+    )
+    return list((await tx.execute(query)).all())
 
 
 async def key_compromised(tx: Tx, certificate_id: str, key_id: str) -> bool:
@@ -261,7 +313,7 @@ def version_values(
     leaf: CertificateFacts,
     chain_ders: Sequence[bytes],
     *,
-    application_id: str,
+    application_id: str | None,
     key_id: str | None,
     issued_at: datetime,
 ) -> dict[str, Any]:
@@ -301,6 +353,53 @@ async def version_list(tx: Tx, certificate_id: str) -> list[Row]:
     return list((await tx.execute(query)).all())
 
 
+async def renewed_by(tx: Tx, row: Row) -> list[str]:
+    """The certificates that renewal orders made for this one, oldest first."""
+    c = certificates.c
+    query = sa.select(c.id).where(c.renews_certificate_id == row.id, c.account_id == row.account_id).order_by(c.id)
+    return list(await tx.scalars(query))
+
+
+async def company_before(tx: Tx, row: Row) -> str | None:
+    """The company in the newest certificate of the one that this row renews; None for none, and once the row itself
+    has been issued."""
+    if row.renews_certificate_id is None or row.current_version_id is not None:
+        return None
+    v = versions.c
+    query = (
+        sa.select(v.leaf_der)
+        .where(v.certificate_id == row.renews_certificate_id, v.account_id == row.account_id)
+        .order_by(v.number.desc())
+        .limit(1)
+    )
+    leaf = await tx.scalar(query)
+    if leaf is None:
+        return None
+    names = load(leaf).subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return str(names[0].value) if names else None
+
+
+async def version_of_control(tx: Tx, control_id: str) -> Row | None:
+    query = sa.select(versions).where(versions.c.control_id == control_id)
+    return (await tx.execute(query)).one_or_none()
+
+
+async def drop_control(tx: Tx, version_id: str, control_id: str) -> None:
+    await tx.execute(
+        sa.update(versions)
+        .where(versions.c.id == version_id, versions.c.control_id == control_id)
+        .values(control_id=None)
+    )
+
+
+async def control_ids(tx: Tx, certificate_id: str) -> list[str]:
+    """Under which names are shown to have versions of this certificate revoked."""
+    query = sa.select(versions.c.control_id).where(
+        versions.c.certificate_id == certificate_id, versions.c.control_id.is_not(None)
+    )
+    return list((await tx.scalars(query)).all())
+
+
 VERSION_FACTS = tuple(
     versions.c[name] for name in ("number", "issued_at", "not_after", "superseded_at", "revoke_asked_at", "revoked_at")
 )
@@ -315,6 +414,15 @@ async def update_version(tx: Tx, version_id: str, missing: str, **values: Any) -
         sa.update(versions).where(versions.c.id == version_id, versions.c[missing].is_(None)).values(**values)
     )
     return bool(result.rowcount)
+
+
+async def set_replaced_until(tx: Tx, version_id: str, until: datetime) -> None:
+    """Put off the revocation of a reissued version that is still in use."""
+    await tx.execute(
+        sa.update(versions)
+        .where(versions.c.id == version_id, versions.c.revoke_asked_at.is_(None))
+        .values(revoke_replaced_at=until)
+    )
 
 
 async def material(
@@ -362,12 +470,15 @@ def filters(
     ca: str | None = None,
     project_id: str | None = None,
     tag: Mapping[str, str] | None = None,
+    expires_after: datetime | None = None,
     expires_before: datetime | None = None,
     soon: bool | None = None,
     key_algorithm: str | None = None,
     sha256: str | None = None,
     serial: str | None = None,
     ids: Sequence[str] | None = None,
+    certificate_type: str | None = None,
+    domain_type: str | None = None,
 ) -> list[sa.ColumnElement[bool]]:
     c = certificates.c
     where: list[sa.ColumnElement[bool]] = []
@@ -381,6 +492,8 @@ def filters(
         where.append(c.project_id == project_id)
     if tag:
         where.append(c.tags.contains(dict(tag)))
+    if expires_after is not None:
+        where.append(c.not_after >= expires_after)
     if expires_before is not None:
         where.append(c.not_after <= expires_before)
     if soon is not None:
@@ -393,4 +506,32 @@ def filters(
         where.append(c.serial == serial.replace(":", "").lower())
     if ids is not None:
         where.append(c.id.in_(ids))
+    if certificate_type:
+        where.append(_type_of_certificate() == certificate_type)
+    if domain_type:
+        where.append(_domain_type() == domain_type)
     return where
+
+
+def _type_of_certificate() -> sa.ColumnElement[str]:
+    """As it was bought, else as it was last applied for; NULL where nobody applied."""
+    a = applications.c
+    asked = (
+        sa.select(a.certificate_type)
+        .where(a.certificate_id == certificates.c.id)
+        .order_by(a.submitted_at.desc(), a.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return sa.func.coalesce(certificates.c.certificate_type, asked)
+
+
+def _domain_type() -> sa.ColumnElement[str]:
+    """As it was bought, else what its names make it; NULL where it has none."""
+    c = certificates.c
+    natural = sa.case(
+        (sa.func.cardinality(c.names) > 1, DomainType.MULTI.value),
+        (c.primary_name.startswith("*."), DomainType.WILDCARD.value),
+        (c.primary_name != "", DomainType.SINGLE.value),
+    )
+    return sa.func.coalesce(c.domain_type, natural)

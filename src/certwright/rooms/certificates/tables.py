@@ -27,6 +27,9 @@ certificates = sa.Table(
     # Asked instead when `ca` can't be reached for long or refuses for reasons of its own.
     sa.Column("fallback_ca", sa.Text),
     sa.Column("uploaded", sa.Boolean, nullable=False, server_default="false"),
+    # Only uploaded ones are for anything but servers.
+    sa.Column("purpose", sa.Text, nullable=False, server_default="server"),
+    sa.CheckConstraint("purpose IN ('server', 'client_ca')", "purpose"),
     sa.Column("stage", sa.Text, nullable=False),
     sa.CheckConstraint(f"stage IN ({_STAGES})", "stage"),
     sa.Column("auto_renew", sa.Boolean, nullable=False, server_default="true"),
@@ -80,9 +83,15 @@ certificates = sa.Table(
     sa.Index("ix_certificates_stage", "account_id", "stage", "not_after"),
     sa.Index("ix_certificates_updated", "account_id", "updated_at", "id"),
     sa.Index(
+        "ix_certificates_renews",
+        "renews_certificate_id",
+        postgresql_where=sa.text("renews_certificate_id IS NOT NULL"),
+    ),
+    sa.Index(
         "ix_certificates_search", "search_text", postgresql_using="gin", postgresql_ops={"search_text": "gin_trgm_ops"}
     ),
     sa.Index("ix_certificates_sha256", "sha256"),
+    sa.Index("ix_certificates_uploaded", "account_id", "purpose", postgresql_where=sa.text("uploaded")),
 )
 
 _current = sa.select(
@@ -136,12 +145,20 @@ applications = sa.Table(
     json_column("organisation"),
     at_column("organisation_ok_at"),
     json_column("applicant"),
+    json_column("technical_contact"),
+    # Hash of the chain up to the root: what the CA takes by default, or SHA-256.
+    sa.Column("root_hash", sa.Text, nullable=False, server_default="default"),
+    sa.CheckConstraint("root_hash IN ('default', 'sha256')", "root_hash"),
+    # Somebody's wish, not a renewal: the version it replaces is revoked as superseded.
+    sa.Column("revokes_replaced", sa.Boolean, nullable=False, server_default="false"),
     at_column("consent_at"),
     sa.Column("consent_version", sa.Text, nullable=False, server_default=""),
     at_column("submitted_at", nullable=False),
     at_column("validated_at"),
     # Withdrawal is asked for before the CA hears of it; `withdrawn_at` says that it is done.
     at_column("withdraw_asked_at"),
+    # What the CA said to a withdrawal that came too late.
+    sa.Column("withdrawal_refused", sa.Text),
     # Whom it is ordered from; the certificate's CA may have changed since.
     sa.Column("ca", sa.Text),
     at_column("ca_away_since"),
@@ -191,14 +208,20 @@ versions = sa.Table(
     at_column("not_after", nullable=False),
     at_column("issued_at", nullable=False),
     at_column("superseded_at"),
-    # Replaced because its names changed: revoked as superseded from then on, once nothing serves it any more.
+    # Replaced at somebody's wish: revoked as superseded from then on, if nothing served it for so long.
     at_column("revoke_replaced_at"),
     at_column("revoke_asked_at"),
     sa.Column("revocation_reason", sa.Text),
+    # Neither our account nor a key of ours may revoke it: control of its names is being shown, under this id.
+    id_column("control_id", unique=True),
+    sa.Column("revoked_by", sa.Text),
+    sa.CheckConstraint("revoked_by IN ('account', 'key', 'control')", "revoked_by"),
     at_column("revoked_at"),
     *step_columns(),
     sa.UniqueConstraint("certificate_id", "number"),
     sa.Index("ix_versions_sha256", "sha256"),
+    sa.Index("ix_versions_issuer", "account_id", "issuer"),
+    sa.Index("ix_versions_key", "account_id", "spki_sha256"),
     sa.Index(
         "uq_versions_current",
         "certificate_id",
@@ -222,4 +245,13 @@ confirmations = sa.Table(
     at_column("expires_at", nullable=False),
     at_column("confirmed_at"),
     info={"resource": "certificate"},
+)
+
+# Every text applicants agreed to, by the version that is stored with their consent; of the whole installation.
+privacy_statements = sa.Table(
+    "privacy_statements",
+    metadata,
+    sa.Column("version", sa.Text, primary_key=True),
+    sa.Column("text", sa.Text, nullable=False),
+    at_column("first_agreed_at", nullable=False),
 )

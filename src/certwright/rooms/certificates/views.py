@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import idna
 
 from certwright.kernel.problems import Refused
 from certwright.rooms.certificates import rules
-from certwright.rooms.certificates.words import CertificateFacts, DomainType, Operation, Purchase, State
+from certwright.rooms.certificates.words import CertificateFacts, DomainType, Operation, Purchase, Purpose, State
 from certwright.rooms.validation import ValidationState
 from certwright.x509.certificates import CertificateFacts as X509Facts
 
@@ -61,12 +61,17 @@ class ApplicationView:
     certificate_type: str
     organisation_id: str | None
     applicant: Mapping[str, str] | None
+    technical_contact: Mapping[str, str] | None
+    root_hash: str
+    per_name_methods: Mapping[str, str]
     consent_at: datetime | None
     consent_version: str
     submitted_at: datetime
     validated_at: datetime | None
     issued_at: datetime | None
     withdrawn_at: datetime | None
+    withdrawal_refused: str | None
+    """What the CA said to a withdrawal that came too late."""
     failed_at: datetime | None
     failure: Mapping[str, Any] | None
     waiting_for: Mapping[str, Any] | None
@@ -93,6 +98,10 @@ class VersionView:
     revoke_asked_at: datetime | None
     revoked_at: datetime | None
     revocation_reason: str | None
+    revoked_by: str | None
+    """`account`, `key` or `control`; None for those revoked before it was written down."""
+    waiting_for: Mapping[str, Any] | None
+    """The last problem of a revocation that is still being tried."""
     chain: tuple[str, ...]
     """Subjects from the leaf's issuer up."""
 
@@ -113,17 +122,40 @@ class Coverage:
     ends_at: datetime | None
     inherited_days: int
     renews_certificate_id: str | None
+    renewed_by: tuple[str, ...] = ()
+    """Certificates of renewal orders for this one, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmationView:
+    """A link mailed to the applicant of an OV or EV certificate before a version is revoked; `address` is masked.
+
+    `state` is waiting, confirmed, ran_out, or replaced by a newer link.
+    """
+
+    id: str
+    version_id: str
+    version: int
+    address: str
+    mailed_at: datetime
+    expires_at: datetime
+    confirmed_at: datetime | None
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
     summary: Summary
+    purpose: Purpose
     application: ApplicationView | None
     validation: ValidationState | None
     versions: tuple[VersionView, ...]
     renew_at: datetime | None
     fallback_ca: str | None
     coverage: Coverage | None
+    confirmations: tuple[ConfirmationView, ...]
+    only_by_program: Refused | None
+    """Why it is not deleted on a page of the console, though the API does."""
     allowed: Mapping[Operation, Refused | None]
 
     @property
@@ -135,9 +167,9 @@ class Detail:
         return [operation.value for operation, verdict in self.allowed.items() if verdict is None]
 
 
-def summary(row: Any, now: datetime) -> Summary:
-    """Of a row with the table's columns by name."""
-    return summary_of_columns(
+def summary(row: Any, now: datetime, attempt: Any = None) -> Summary:
+    """Of a row with the table's columns by name; `attempt` is its open application, if there is one."""
+    found = summary_of_columns(
         (
             row.id, row.project_id, row.name, row.description, row.tags, row.stage, row.ca, row.uploaded,
             row.primary_name, row.names, row.key_algorithm, row.sha256, row.serial, row.not_before, row.not_after,
@@ -145,6 +177,14 @@ def summary(row: Any, now: datetime) -> Summary:
         ),
         now,
     )  # fmt: skip
+    return found if attempt is None else with_progress(found, attempt)
+
+
+def with_progress(found: Summary, attempt: Any) -> Summary:
+    """How far an addition or a reissue is; `attempt` has validated_at, organisation_id and organisation_ok_at."""
+    awaits = attempt.organisation_id is not None and attempt.organisation_ok_at is None
+    done = rules.progress(found.state, validated=attempt.validated_at is not None, awaits_organisation=awaits)
+    return replace(found, progress=done)
 
 
 def summary_of_columns(columns: Sequence[Any], now: datetime) -> Summary:
@@ -173,6 +213,7 @@ def facts(
         has_version=row.current_version_id is not None,
         has_key=row.key_id is not None,
         uploaded=row.uploaded,
+        client_ca=row.purpose == Purpose.CLIENT_CA,
         bound_to=bound_to,
         revocation_asked=any(version.superseded_at is None for version in asked),
         revoking=any(version.revoked_at is None for version in asked),
@@ -184,7 +225,7 @@ def facts(
     )
 
 
-def coverage(row: Any) -> Coverage | None:
+def coverage(row: Any, renewed_by: Sequence[str] = ()) -> Coverage | None:
     if row.order_id is None:
         return None
     return Coverage(
@@ -192,6 +233,7 @@ def coverage(row: Any) -> Coverage | None:
         domain_type=row.domain_type, names=row.domain_quota or 0, wildcards=row.wildcard_quota or 0,
         years=row.coverage_years or 0, starts_at=row.coverage_starts_at, ends_at=row.coverage_ends_at,
         inherited_days=row.inherited_days or 0, renews_certificate_id=row.renews_certificate_id,
+        renewed_by=tuple(renewed_by),
     )  # fmt: skip
 
 
@@ -230,12 +272,16 @@ def application_view(row: Any) -> ApplicationView:
         certificate_type=row.certificate_type,
         organisation_id=row.organisation_id,
         applicant=row.applicant,
+        technical_contact=row.technical_contact,
+        root_hash=row.root_hash,
+        per_name_methods=row.per_name_methods,
         consent_at=row.consent_at,
         consent_version=row.consent_version,
         submitted_at=row.submitted_at,
         validated_at=row.validated_at,
         issued_at=row.issued_at,
         withdrawn_at=row.withdrawn_at,
+        withdrawal_refused=row.withdrawal_refused,
         failed_at=row.failed_at,
         failure=row.failure,
         waiting_for=row.step_problem,
@@ -262,8 +308,31 @@ def version_view(row: Any, chain: tuple[str, ...]) -> VersionView:
         revoke_asked_at=row.revoke_asked_at,
         revoked_at=row.revoked_at,
         revocation_reason=row.revocation_reason,
+        revoked_by=row.revoked_by,
+        waiting_for=row.step_problem if row.revoke_asked_at is not None and row.revoked_at is None else None,
         chain=chain,
     )
+
+
+def confirmation_views(rows: Sequence[Any], now: datetime) -> tuple[ConfirmationView, ...]:
+    """Of `store.confirmation_list`, newest first."""
+    newest: dict[str, str] = {}
+    found = []
+    for row in rows:
+        latest = newest.setdefault(row.version_id, row.id) == row.id
+        if row.confirmed_at is not None:
+            state = "confirmed"
+        elif not latest and row.expires_at - row.created_at < rules.LINK_GOOD_FOR:
+            state = "replaced"
+        else:
+            state = "ran_out" if row.expires_at <= now else "waiting"
+        found.append(
+            ConfirmationView(
+                row.id, row.version_id, row.number, rules.masked(row.address), row.created_at, row.expires_at,
+                row.confirmed_at, state,
+            )
+        )  # fmt: skip
+    return tuple(found)
 
 
 def unicode_name(name: str) -> str:
@@ -275,9 +344,9 @@ def unicode_name(name: str) -> str:
 
 
 def version_issued_payload(
-    *, version_id: str, number: int, application_id: str, leaf: X509Facts, project_id: str
+    *, version_id: str, number: int, application_id: str | None, leaf: X509Facts, project_id: str
 ) -> dict[str, Any]:
-    """What the event `certificate.version_issued` tells; times are RFC 3339."""
+    """What the event `certificate.version_issued` tells; times are RFC 3339. No application: it was uploaded."""
     return {
         "version_id": version_id,
         "number": number,

@@ -52,6 +52,7 @@ class Operation(StrEnum):
     REVOKE_EARLIER = "revoke_earlier"
     DOWNLOAD = "download"
     EXPORT_KEY = "export_key"
+    REPLACE = "replace"
     DEPLOY = "deploy"
     SET_AUTO_RENEW = "set_auto_renew"
     UPDATE = "update"
@@ -80,6 +81,13 @@ class CertificateType(StrEnum):
         return self not in (CertificateType.DV_BASIC, CertificateType.DV)
 
 
+class Purpose(StrEnum):
+    """What a certificate is for; `client_ca`: its owner's servers check their clients by it."""
+
+    SERVER = "server"
+    CLIENT_CA = "client_ca"
+
+
 class KeySource(StrEnum):
     SYSTEM = "system"
     UPLOADED_CSR = "uploaded_csr"
@@ -95,18 +103,31 @@ class RevocationReason(StrEnum):
     CESSATION_OF_OPERATION = "cessation_of_operation"
 
 
+class RevokedBy(StrEnum):
+    """What the CA believed a revocation by (RFC 8555 section 7.6)."""
+
+    ACCOUNT = "account"
+    """Our account there, which ordered it."""
+    KEY = "key"
+    """A signature with the certificate's own key."""
+    CONTROL = "control"
+    """Control of all its names, shown anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
     """All that `allowed_operations` looks at, gathered once.
 
-    `revocation_asked`: of the current version. `revoking`: the CA has yet to hear of a revocation asked for.
-    `earlier`: numbers of the versions before the current one that could still be used by whoever has their key.
+    `client_ca`: uploaded to check clients by; servers can't serve it. `revocation_asked`: of the current version.
+    `revoking`: the CA has yet to hear of a revocation asked for. `earlier`: numbers of the versions before the current
+    one that could still be used by whoever has their key.
     """
 
     state: State
     has_version: bool
     has_key: bool
     uploaded: bool = False
+    client_ca: bool = False
     bound_to: tuple[str, ...] = ()
     revocation_asked: bool = False
     revoking: bool = False
@@ -162,6 +183,8 @@ class Application:
     csr_id: str | None = None
     pin_key: bool = False
     applicant: Applicant | None = None
+    technical_contact: Applicant | None = None
+    root_hash: str = "default"
     consent: bool = False
     consent_version: str = ""
     # None: as it was bought, else DV.
@@ -179,6 +202,8 @@ class Application:
             "csr_id": self.csr_id,
             "pin_key": self.pin_key,
             "applicant": self.applicant.as_dict() if self.applicant else None,
+            "technical_contact": self.technical_contact.as_dict() if self.technical_contact else None,
+            "root_hash": self.root_hash,
             "certificate_type": self.certificate_type,
             "organisation_id": self.organisation_id,
         }
@@ -194,10 +219,14 @@ class Changes:
     validation_method: str | None = None
     per_name_methods: Mapping[str, str] | None = None
     applicant: Applicant | None = None
+    technical_contact: Applicant | None = None
     organisation_id: str | None = None
 
 
 UNCHANGED = Changes()
+
+VOUCHED = "vouched"
+"""Validation method of private certificates issued on the word of somebody who may use the CA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +244,8 @@ class JudgedApplication:
     consent_version: str
     certificate_type: CertificateType = CertificateType.DV
     organisation_id: str | None = None
+    technical_contact: Applicant | None = None
+    root_hash: str = "default"
     # The key of `csr_der` is held here: of a CSR that is kept, or the one a version before was pinned to.
     key_held: bool = False
 
@@ -254,7 +285,3 @@ class NewVersion:
     sha256: str
     not_before: datetime
     not_after: datetime
-
-
-CURRENT_PRIVACY_STATEMENT = "2026-11"
-"""Version of the statement applicants agree to; stored with every consent."""

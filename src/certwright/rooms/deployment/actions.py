@@ -408,6 +408,9 @@ class Bindings:
     async def bound_to(self, tx: Tx, certificate_id: str) -> tuple[str, ...]:
         return await bound_sites(tx, certificate_id)
 
+    async def certificates_on(self, tx: Tx, actor: Actor, target: str) -> tuple[str, ...]:
+        return tuple(await store.certificates_on(tx, access.visible(targets, actor, "scm:target:get"), target))
+
     async def serves(self, tx: Tx, version_id: str) -> bool:
         return await store.is_deployed(tx, version_id)
 

@@ -205,6 +205,13 @@ async def site_labels_of_certificate(tx: Tx, certificate_id: str) -> Sequence[st
     return (await tx.scalars(query)).all()
 
 
+async def certificates_on(tx: Tx, visible: Visible, target: str) -> Sequence[str]:
+    """Ids of the certificates bound to a site of the target of this id or name."""
+    named = sa.select(targets.c.id).where(visible, sa.or_(targets.c.id == target, targets.c.name == target))
+    query = sa.select(bindings.c.certificate_id).where(bindings.c.target_id.in_(named)).distinct()
+    return (await tx.scalars(query)).all()
+
+
 async def bindings_to_renew(tx: Tx, certificate_id: str, version_id: str) -> Sequence[Row]:
     """Deployed bindings that follow new versions, don't have this one, and have no rollout on the way to it."""
     on_the_way = sa.exists().where(

@@ -23,10 +23,12 @@ from certwright.rooms.notify.actions import (
 from certwright.rooms.notify.applicants import ApplicantMail
 from certwright.rooms.notify.mailboxes import MailboxMail
 from certwright.rooms.notify.ports import Channel
+from certwright.rooms.notify.revocations import KIND as REVOCATION_LETTER
 from certwright.rooms.notify.revocations import RevocationMail
 from certwright.rooms.notify.words import Addressee, Letter, MessageState, NotSentError, Receipt, Text
 
 __all__ = [
+    "REVOCATION_LETTER",
     "SEND_STEP",
     "Addressee",
     "ApplicantMail",

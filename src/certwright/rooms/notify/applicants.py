@@ -38,7 +38,7 @@ def letter_text(letter: Letter) -> Text:
             heading = _("Choose how {name} is verified").format(name=name)
             lead = _(
                 "{person}, a certificate was applied for in the name of {name}, and you were named as the applicant. "
-                "Choose whether a specialist calls the organisation, reads documents you send, or writes a letter to "
+                "Choose whether a specialist calls the organization, reads documents you send, or writes a letter to "
                 "its registered address. If you know nothing of this, do nothing."
             ).format(person=letter.to_name, name=name)
         case Occasion.REMINDER:

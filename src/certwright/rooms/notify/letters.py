@@ -107,7 +107,7 @@ def expiry_text(
     else:
         advice = (
             _("Apply for a new certificate or upload one, in time for everything that has to be installed by hand."),
-            _("An organisation-validated certificate takes its CA three to ten working days."),
+            _("An organization-validated certificate takes its CA three to ten working days."),
         )
     return Text(
         subject=heading,

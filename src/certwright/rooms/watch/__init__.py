@@ -96,9 +96,12 @@ def register(services: Services) -> None:
     services.jobs.register(jobs.VERSION_STEP, tables.watched_versions, jobs.version_step)
     services.jobs.every("watch.probes", timedelta(seconds=1), round_of_probes)
     services.jobs.every("watch.metrics", timedelta(seconds=15), metrics.refresh)
+    services.jobs.every("watch.desk", timedelta(minutes=5), jobs.look_at_desk)
     services.jobs.every("watch.forget", timedelta(hours=1), jobs.forget)
     for kind, listener in (
-        ("certificate.auto_renew_set", jobs.auto_renew_set),
+        ("certificate.auto_renew_set", jobs.renewal_moved),
+        ("renewal.sooner", jobs.renewal_moved),
+        ("certificate.application_failed", jobs.application_failed),
         ("certificate.revoked", jobs.certificate_revoked),
         ("certificate.moved", jobs.certificate_moved),
         ("certificate.deleted", jobs.certificate_deleted),

@@ -160,10 +160,12 @@ def _starttls(text: str) -> StartTls:
 
 @dataclass(frozen=True, slots=True)
 class EndpointFilter:
-    """Empty fields don't narrow. `search` is part of the host or the name asked for."""
+    """Empty fields don't narrow. `search` is part of the host or the name asked for; `or_serves` the fingerprint of a
+    version of `certificate_id`, for endpoints that serve it without being bound to it."""
 
     search: str = ""
     certificate_id: str | None = None
+    or_serves: str | None = None
     reachable: bool | None = None
 
 
@@ -179,7 +181,9 @@ async def list_endpoints(
             sa.or_(endpoints.c.host.contains(part, autoescape=True), endpoints.c.sni.contains(part, autoescape=True))
         )
     if wanted.certificate_id is not None:
-        where.append(endpoints.c.certificate_id == wanted.certificate_id)
+        its_own = endpoints.c.certificate_id == wanted.certificate_id
+        found = sa.false() if wanted.or_serves is None else endpoints.c.fingerprint == wanted.or_serves
+        where.append(sa.or_(its_own, found))
     if wanted.reachable is not None:
         where.append(endpoints.c.reachable.is_(wanted.reachable))
     async with services.db.begin() as tx:

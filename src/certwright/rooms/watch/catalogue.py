@@ -11,7 +11,7 @@ from string import Formatter
 from typing import Any
 
 from certwright.platform.i18n import N_, _
-from certwright.rooms.watch.words import DEPLOYMENT, DIFFERS, EVIDENCE, EXCEPTION, OVERDUE
+from certwright.rooms.watch.words import DEPLOYMENT, DESK, DIFFERS, EVIDENCE, EXCEPTION, OVERDUE, WRONG_CERTIFICATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,48 @@ CATALOGUE: Mapping[str, AlarmKind] = {
                 N_("The alarm clears by itself when there is newer evidence or a DNS connection."),
             ),
         ),
+        AlarmKind(
+            id=DESK,
+            name=N_("Organization desk behind"),
+            severities=("minor",),
+            resource_type="desk",
+            monitor_type=N_("Time that cases have been waiting for the desk"),
+            unit=N_("cases"),
+            threshold=N_(
+                "An organization waits for the desk longer than the working days its product promises (without a "
+                "product: 5 for OV, 10 for EV)."
+            ),
+            causes=(
+                N_("Nobody has taken the case, or whoever took it isn't there."),
+                N_("An EV case waits for a second person."),
+            ),
+            impact=N_("Certificates that were applied for, and perhaps paid, are not issued."),
+            handling=(
+                N_("Open the desk: the oldest cases come first."),
+                N_("A case nobody worked on for a day can be released by anybody at the desk."),
+                N_("The alarm clears by itself when no case is late."),
+            ),
+        ),
+        AlarmKind(
+            id=WRONG_CERTIFICATE,
+            name=N_("CA returned a wrong certificate"),
+            severities=("major",),
+            resource_type="certificate",
+            monitor_type=N_("Comparison of what the CA issued with what was asked for"),
+            unit="",
+            threshold=N_("Other names, another key, a chain that doesn't belong to it, or expired already."),
+            causes=(
+                N_("The CA mixed up orders, or is being repaired."),
+                N_("Somebody else answers in the CA's place."),
+                N_("An intermediate of the CA was changed and the old one is still handed out."),
+            ),
+            impact=N_("The certificate was refused; what was in use before stays in use until it expires."),
+            handling=(
+                N_("Open the certificate: its application says what was returned."),
+                N_("Ask the CA, and have what it issued revoked."),
+                N_("Apply again, or choose another CA; the alarm clears by itself when a right one is issued."),
+            ),
+        ),
     )
 }
 
@@ -185,6 +227,8 @@ _SENTENCES: Mapping[str, str] = {
     "evidence_missing": N_(
         "There is no proof any more that {names} may be certified; the renewal due on {needed_at} will need it."
     ),
+    "desk_behind": N_("{late} of {waiting} cases at the organization desk are late; the first was due on {due_at}."),
+    "wrong_certificate": N_("What the CA returned was refused: {detail}."),
     "rollout_failed": N_("The rollout failed: {detail}."),
     "rollout_undone": N_("The rollout was undone, the previous certificate is back in place: {detail}."),
 }
@@ -226,7 +270,7 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(str(item) for item in value) or "–"
     text = str(value)
-    if key in ("not_after", "not_before", "due", "until", "needed_at"):
+    if key in ("not_after", "not_before", "due", "due_at", "until", "needed_at"):
         return f"{text[:10]} {text[11:16]} UTC"
     if key in ("served", "intended"):
         return text[:16] + "…"

@@ -16,9 +16,19 @@ from certwright.platform.db import Tx
 from certwright.platform.events import Event
 from certwright.platform.jobs import Next
 from certwright.platform.services import Services
-from certwright.rooms import certificates
+from certwright.rooms import accounts, certificates, organisations, renewal
 from certwright.rooms.watch import actions, alarms, intended, rules, store
-from certwright.rooms.watch.words import DEPLOYMENT, EVIDENCE, OVERDUE, AlarmFact, Origin, Severity, StartTls
+from certwright.rooms.watch.words import (
+    DEPLOYMENT,
+    DESK,
+    EVIDENCE,
+    OVERDUE,
+    WRONG_CERTIFICATE,
+    AlarmFact,
+    Origin,
+    Severity,
+    StartTls,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +116,7 @@ async def version_issued(services: Services, told: Sequence[Event]) -> None:
                     tx, row.id, expected_fingerprint=sha256, settle_until=now + _SETTLE_AFTER_ISSUE
                 )
         for (_, kind), standing in (await store.open_alarms(tx, list(fresh))).items():
-            if kind == OVERDUE:
+            if kind in (OVERDUE, WRONG_CERTIFICATE):
                 await alarms.clear(tx, services, standing, "renewed")
         versions = list(fresh.values())
         await store.forget_versions(tx, list(fresh), but=[version.version_id for version in versions])
@@ -145,13 +155,18 @@ async def version_step(services: Services, version_id: str) -> Next:
         current = await certificates.current_version(tx, watched.certificate_id)
         if current is None or current.version_id != version_id:
             return None
-        fact = None if due is None else rules.renewal_overdue(version_id, due, current.not_after, now)
+        # The plan has what the CA asked for, and windows and freezes; before there is one, its share of life counts.
+        plan = await renewal.expected(tx, version_id)
+        goes_at = None
+        if due is not None and plan is not None:
+            due, goes_at = plan.due, plan.goes_at
+        fact = None if due is None else rules.renewal_overdue(version_id, due, current.not_after, now, goes_at)
         standing = (await store.open_alarms(tx, [watched.certificate_id])).get((watched.certificate_id, OVERDUE))
         await alarms.settle(tx, services, _certificate(current), OVERDUE, fact, standing, by="renewal watch")
     if due is None or now >= current.not_after:
         return None
     if fact is None:
-        return rules.overdue_at(due, current.not_after) - now
+        return rules.overdue_at(due, current.not_after, goes_at) - now
     return max((current.not_after - now) / 10, timedelta(hours=1))
 
 
@@ -162,8 +177,8 @@ def _certificate(version: certificates.VersionMaterial) -> alarms.Subject:
     )  # fmt: skip
 
 
-async def auto_renew_set(services: Services, event: Event) -> None:
-    """Being overdue depends on whether it should renew at all."""
+async def renewal_moved(services: Services, event: Event) -> None:
+    """Being overdue depends on whether it should renew at all, and when."""
     async with services.db.begin() as tx:
         await services.jobs.start(tx, VERSION_STEP, *await store.versions_of(tx, event.object_id))
 
@@ -191,6 +206,32 @@ async def certificate_deleted(services: Services, event: Event) -> None:
             )
 
 
+_NOT_WHAT_WAS_ASKED_FOR = (
+    "issued_other_names", "issued_other_key", "issued_other_chain", "issued_expired", "issued_unreadable",
+)  # fmt: skip
+
+
+async def application_failed(services: Services, event: Event) -> None:
+    """ALM-2001017: a CA handed out what isn't ours. Other failures are the applicant's to see, or are tried again."""
+    failure = event.payload["failure"]
+    if failure.get("code") not in _NOT_WHAT_WAS_ASKED_FOR:
+        return
+    async with services.db.begin() as tx:
+        known = await certificates.known(tx, event.object_id)
+        if known is None:
+            return
+        subject = alarms.Subject(
+            "certificate", event.object_id, known.name, event.account_id, known.project_id,
+            {"certificate_id": event.object_id, "application_id": event.payload["application_id"]},
+        )  # fmt: skip
+        fact = AlarmFact(
+            WRONG_CERTIFICATE, Severity.MAJOR, "wrong_certificate", params={"detail": failure["message"]},
+            identity=(str(event.payload["application_id"]),),
+        )  # fmt: skip
+        standing = (await store.open_alarms(tx, [event.object_id])).get((event.object_id, WRONG_CERTIFICATE))
+        await alarms.settle(tx, services, subject, WRONG_CERTIFICATE, fact, standing, by="issuance")
+
+
 async def evidence_runs_out(services: Services, event: Event) -> None:
     """ALM-2001014: its renewal will want something shown that nobody shows by themselves."""
     told = event.payload
@@ -210,6 +251,27 @@ async def evidence_runs_out(services: Services, event: Event) -> None:
 async def evidence_lasts(services: Services, event: Event) -> None:
     async with services.db.begin() as tx:
         await alarms.clear_kind(tx, services, event.object_id, EVIDENCE, "evidence")
+
+
+async def look_at_desk(services: Services) -> None:
+    """Chore: ALM-2001016, one for the desk as a whole, in the operator's account."""
+    async with services.db.begin() as tx:
+        operator = await accounts.store.first_account(tx)
+        if operator is None:
+            return
+        found = await organisations.backlog(tx, services.clock.now())
+        standing = (await store.open_alarms(tx, [operator.id])).get((operator.id, DESK))
+        if not found.late and standing is None:
+            return
+        fact = None
+        if found.due_at is not None:
+            fact = AlarmFact(
+                DESK, Severity.MINOR, "desk_behind", value=found.late, identity=(str(found.late),),
+                params={"late": found.late, "waiting": found.waiting, "due_at": found.due_at.isoformat()},
+            )  # fmt: skip
+        project_id = await accounts.store.default_project(tx, operator.id)
+        subject = alarms.Subject("desk", operator.id, operator.name, operator.id, project_id)
+        await alarms.settle(tx, services, subject, DESK, fact, standing, by="desk")
 
 
 # Bindings and rollouts

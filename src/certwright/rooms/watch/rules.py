@@ -43,6 +43,7 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 
 # How much of the time between "renew now" and the end may pass before somebody should look.
 _OVERDUE_SLACK = 0.2
+_RENEWAL_TAKES = timedelta(hours=1)
 
 
 def judge(observation: Observation, expectation: Expectation, now: datetime) -> Verdict:
@@ -170,14 +171,21 @@ def move(alarm: OpenAlarm | None, fact: AlarmFact | None, *, undecided: bool = F
     return Move.KEEP if same else Move.CHANGE
 
 
-def overdue_at(due: datetime, not_after: datetime) -> datetime:
-    """When a certificate that was due for renewal and has no successor should have somebody look at it."""
-    return due + (not_after - due) * _OVERDUE_SLACK
+def overdue_at(due: datetime, not_after: datetime, goes_at: datetime | None = None) -> datetime:
+    """When a certificate that was due for renewal and has no successor should have somebody look at it: after a fifth
+    of the time that is left, and not while windows or freezes hold it (until `goes_at`, its last safe moment at the
+    latest) nor at once after."""
+    usual = due + (not_after - due) * _OVERDUE_SLACK
+    if goes_at is None:
+        return usual
+    return max(usual, goes_at + min(_RENEWAL_TAKES, (not_after - goes_at) * _OVERDUE_SLACK))
 
 
-def renewal_overdue(version_id: str, due: datetime, not_after: datetime, now: datetime) -> AlarmFact | None:
+def renewal_overdue(
+    version_id: str, due: datetime, not_after: datetime, now: datetime, goes_at: datetime | None = None
+) -> AlarmFact | None:
     """ALM-2001011 for the newest version of a certificate that renews by itself."""
-    if now < overdue_at(due, not_after):
+    if now < overdue_at(due, not_after, goes_at):
         return None
     return AlarmFact(
         OVERDUE,
