@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,9 +26,11 @@ from certwright.platform import jobs
 from certwright.platform.config import Settings
 from certwright.platform.db import Database
 from certwright.platform.migrations import migrate
+from certwright.platform.processes import Processes
 from certwright.platform.services import Services
 from certwright.rooms import access, accounts
 from tests.servers import postgres
+from tests.servers.processes import Here
 
 T = TypeVar("T")
 
@@ -114,21 +117,30 @@ def worker_database(database_server: str) -> str:
     return _on_server(database_server, name)
 
 
+@contextmanager
+def database_for(server: str, purpose: str) -> Iterator[str]:
+    """URL of a database with the schema that goes away afterwards, for what must not share this worker's."""
+    name = f"{purpose}_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
+    asyncio.run(_make_database(server, name))
+    try:
+        yield _on_server(server, name)
+    finally:
+
+        async def drop() -> None:
+            admin = await asyncpg.connect(server)
+            try:
+                await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            finally:
+                await admin.close()
+
+        asyncio.run(drop())
+
+
 @pytest.fixture
 def fresh_database(database_server: str) -> Iterator[str]:
     """URL of a database for this test alone, for tests that start processes or break things."""
-    name = f"fresh_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
-    asyncio.run(_make_database(database_server, name))
-    yield _on_server(database_server, name)
-
-    async def drop() -> None:
-        admin = await asyncpg.connect(database_server)
-        try:
-            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        finally:
-            await admin.close()
-
-    asyncio.run(drop())
+    with database_for(database_server, "fresh") as url:
+        yield url
 
 
 class World:
@@ -198,6 +210,7 @@ def world(settings: Settings) -> Iterator[World]:
     # The loop the product runs on.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         services = runner.run(wiring.build(settings, clock=clock))
+        services.ports[Processes] = Here()  # type: ignore[index]  # a plain dict, in the tests
         try:
             runner.run(_clean(services.db))
             yield World(runner, services, clock)

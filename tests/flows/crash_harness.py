@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,38 +31,59 @@ from certwright.platform.db import Database, Tx
 from certwright.platform.services import Services
 from certwright.platform.telemetry import configure_logging
 from certwright.rooms import accounts, audit, authorities, certificates, deployment
+from tests.flows.stage import place
 
 _ROUNDS = 2000
 """More steps than any flow has; a worker that needs them goes round in circles."""
 
 
 class Killer:
-    """Counts moments of one kind and ends the process at the chosen one."""
+    """Counts moments of one kind and ends the process at the chosen one; `in turn`, at the first one of any kind in a
+    place of the product where no process before was ended (`met`), which it says with its last breath."""
 
-    def __init__(self, when: str, at: int) -> None:
+    def __init__(self, when: str, at: int, met: Sequence[str] = (), pipe: int | None = None) -> None:
         self.when, self.at, self.seen = when, at, 0
+        self.met, self.pipe = set(met), pipe
 
-    def moment(self) -> None:
+    def moment(self, kind: str) -> None:
         self.seen += 1
-        if self.seen == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.when == "in turn":
+            where = f"{kind} {place()}"
+            if where in self.met:
+                return
+            assert self.pipe is not None
+            os.write(self.pipe, json.dumps({"place": where}).encode())
+        elif self.when != kind or self.seen != self.at:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def watch_commits(db: Database, killer: Killer) -> None:
-    """A moment just before, or just after, every commit of a transaction that wrote something."""
-    begin = db.begin
+    """A moment just before, or just after, every commit of a transaction that wrote something, and around every
+    statement that commits by itself."""
+    begin, single = db.begin, db.single
+    before, after = killer.when in ("before", "in turn"), killer.when in ("after", "in turn")
 
     @asynccontextmanager
     async def counted() -> AsyncIterator[Tx]:
         async with begin() as tx:
             yield tx
             wrote = await tx.scalar(sa.text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL"))
-            if wrote and killer.when == "before":
-                killer.moment()
-        if wrote and killer.when == "after":
-            killer.moment()
+            if wrote and before:
+                killer.moment("before")
+        if wrote and after:
+            killer.moment("after")
 
-    db.begin = counted  # type: ignore[method-assign]
+    @asynccontextmanager
+    async def at_once() -> AsyncIterator[Tx]:
+        if before:
+            killer.moment("before")
+        async with single() as tx:
+            yield tx
+        if after:
+            killer.moment("after")
+
+    db.read, db.begin, db.single = single, counted, at_once  # type: ignore[method-assign]
 
 
 def watch_files(killer: Killer) -> None:
@@ -71,9 +92,9 @@ def watch_files(killer: Killer) -> None:
 
     def around(call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> None:
-            killer.moment()
+            killer.moment("files")
             call(*args, **kwargs)
-            killer.moment()
+            killer.moment("files")
 
         return counted
 
@@ -89,9 +110,9 @@ async def carry_out(command: dict[str, Any], killer: Killer) -> dict[str, Any]:
     )  # fmt: skip
     services = await wiring.build(settings, clock=clock)
     try:
-        if killer.when in ("before", "after"):
+        if killer.when in ("before", "after", "in turn"):
             watch_commits(services.db, killer)
-        elif killer.when == "files":
+        if killer.when in ("files", "in turn"):
             watch_files(killer)
         result = await COMMANDS[command["do"]](services, clock, command)
     finally:
@@ -174,7 +195,7 @@ COMMANDS = {"apply": apply, "deploy": deploy, "work": work}
 
 
 def in_child(command: dict[str, Any], pipe: int) -> None:
-    killer = Killer(command.get("when", ""), command.get("at", 0))
+    killer = Killer(command.get("when", ""), command.get("at", 0), command.get("met", ()), pipe)
     try:
         answer = asyncio.run(carry_out(command, killer))
     except Exception:  # noqa: BLE001 - whatever it is, the test must see it
