@@ -299,7 +299,7 @@ def test_a_price_that_changed_meanwhile_is_shown_and_not_charged(api: Any, web: 
         ({"method": "invoice"}, "buy on invoice in EUR"),
         ({"method": "bitcoin"}, "There is no payment method"),
         ({"method": "balance", "vouchers": "NOPE-1"}, "There is no code"),
-        ({"method": "later", "vouchers": "GIFT-1"}, "Vouchers are used when the order is paid"),
+        ({"method": "-", "vouchers": "GIFT-1"}, "Vouchers are used when the order is paid"),
         ({"total": "0.01"}, "not 0.01 EUR"),
         ({"total": "free"}, "is not an amount"),
         ({"statement_version": "1999"}, "not the current service statement"),
@@ -324,7 +324,7 @@ def test_an_order_that_is_refused_leaves_nothing_behind(
 def test_vouchers_pay_first_and_are_never_in_an_address(api: Any, web: SignIn, shop: Shop) -> None:
     shop.voucher("30")
     me = web(api.world.actor)
-    order_id = _order(me, method="later")
+    order_id = _order(me, method="-")
     paid = me.form(f"/orders/{order_id}/pay", {"method": "balance", "vouchers": "gift-1"})
     assert paid.headers["location"] == f"/orders/{order_id}"
     assert shop.available() == eur(930)
@@ -339,7 +339,7 @@ def test_what_is_wrong_with_a_voucher_is_said_beside_it(api: Any, web: SignIn, s
     voucher = shop.voucher("30")
     shop.world.run(billing.disable_coupon(shop.services, shop.actor, voucher.id))
     me = web(api.world.actor)
-    order_id = _order(me, method="later")
+    order_id = _order(me, method="-")
     refused = me.form(f"/orders/{order_id}/pay", {"method": "balance", "vouchers": "GIFT-1"})
     assert refused.status_code == 409
     assert 'id="e-vouchers-1"' in refused.text
@@ -367,7 +367,7 @@ def test_an_order_shows_what_was_bought_and_leads_to_applying(api: Any, web: Sig
     for certificate_id in bought:
         assert f'href="/certificates/{certificate_id}/apply"' in page.text
     shown = _text(page)
-    assert "agreed to version 2026-03" in shown
+    assert "agreed to version 2026-11" in shown
     assert "product version 1" in shown
     assert f"/balance?order_id={order_id}" in page.text
     books = _text(me.get(f"/balance?order_id={order_id}"))
@@ -401,9 +401,45 @@ def test_orders_are_filtered_searched_paged_and_exported(api: Any, web: SignIn, 
     wrong = me.get("/orders?since=yesterday")
     assert wrong.status_code == 422
     assert 'id="e-since-1"' in wrong.text
-    export = html.unescape(cancelled.split('href="/api/v1/orders.csv')[1].split('"')[0])
-    rows = list(csv.DictReader(io.StringIO(me.get(f"/api/v1/orders.csv{export}").text)))
-    assert [row["id"] for row in rows] == [ids[0]]
+    export = html.unescape(cancelled.split('href="/orders.csv')[1].split('"')[0])
+    answer = me.get(f"/orders.csv{export}")
+    assert answer.headers["content-disposition"] == 'attachment; filename="orders.csv"'
+    assert [row["id"] for row in csv.DictReader(io.StringIO(answer.text))] == [ids[0]]
+    assert list(csv.DictReader(io.StringIO(me.get(f"/orders.csv?product={MULTI_CODE}").text))) == []
+    assert len(list(csv.DictReader(io.StringIO(me.get("/orders.csv").text)))) == 21
+
+
+def test_an_export_after_the_session_ended_leads_to_signing_in(api: Any, web: SignIn, shop: Shop) -> None:
+    me = web(api.world.actor)
+    shop.place()
+    for path in ("/orders.csv?status=paid", "/unsubscriptions.csv"):
+        assert me.get(path).status_code == 200
+    shop.world.later(hours=13)
+    for path in ("/orders.csv?status=paid", "/unsubscriptions.csv"):
+        answer = me.get(path)
+        assert (answer.status_code, answer.headers["location"].split("?")[0]) == (303, "/sign-in"), answer.text
+
+
+def test_the_service_statement_is_read_before_agreeing_and_from_the_order(api: Any, web: SignIn, shop: Shop) -> None:
+    me = web(api.world.actor)
+    page, hidden = _review(me)
+    assert "Giving it back" in page.text
+    assert 'href="/service-statement"' in page.text
+    assert hidden["statement_version"] in me.get("/service-statement").text
+    order = me.get(f"/orders/{shop.place().summary.id}").text
+    path = html.unescape(order.split('href="/service-statement')[1].split('"')[0])
+    read = me.get(f"/service-statement{path}")
+    assert read.status_code == 200
+    assert "What is bought" in read.text
+    assert "earlier version" not in read.text
+    assert me.get("/service-statement?version=none").status_code == 404
+
+
+def test_a_statement_is_shown_as_text() -> None:
+    found = pages_billing.paragraphs("# One\nfirst\nline\n\n<b>second</b>\n# Two\n\nthird")
+    assert [(one.heading, one.text) for one in found] == [
+        (True, "One"), (False, "first line"), (False, "<b>second</b>"), (True, "Two"), (False, "third"),
+    ]  # fmt: skip
 
 
 def test_an_order_of_another_account_is_not_there(api: Any, web: SignIn, shop: Shop) -> None:
@@ -464,7 +500,7 @@ def test_who_may_order_but_not_pay_leaves_it_to_be_paid(api: Any, may: Callable[
     sent = hidden | {"agree": "yes", "step": "submit"}
     refused = buyer.form(f"/products/{CODE}/order", sent | {"method": "balance"})
     assert refused.status_code == 403
-    placed = buyer.form(f"/products/{CODE}/order", sent | {"method": "later"})
+    placed = buyer.form(f"/products/{CODE}/order", sent | {"method": "-"})
     assert placed.status_code == 303
     assert "Pay now" not in buyer.get(placed.headers["location"]).text
 
@@ -712,6 +748,15 @@ def test_an_issued_one_shows_coverage_beside_its_version_and_is_renewed_in_the_l
     order_id = _order(me, renews=certificate, primary_name="a.house.localhost")
     assert "Days inherited 20" in _text(me.get(f"/orders/{order_id}"))
     assert shop.order(order_id).summary.renews_certificate_id == certificate
+    # The two show each other.
+    new = shop.order(order_id).certificates[0]["id"]
+    assert f'<dd><a class="link" href="/certificates/{new}">the certificate after it' in page_of(me, certificate)
+    assert f'<dd><a class="link" href="/certificates/{certificate}">the certificate before it' in page_of(me, new)
+    assert api.get(f"/api/v1/certificates/{certificate}").json()["coverage"]["renewed_by"] == [new]
+
+
+def page_of(me: Web, certificate_id: str) -> str:
+    return str(me.get(f"/certificates/{certificate_id}").text)
 
 
 def test_the_renewal_order_is_filled_in_with_what_was_bought(api: Any, web: SignIn, shop: Shop) -> None:

@@ -233,7 +233,7 @@ def test_an_organisation_is_added_and_its_verification_followed_without_any_scri
             await page.get_by_label("Organization", exact=True).select_option("")
             await page.get_by_label("I agree that my name").check()
             await page.get_by_role("button", name="Review").click()
-            await expect(page.locator("#e-organisation_id-1")).to_contain_text("name an organisation")
+            await expect(page.locator("#e-organisation_id-1")).to_contain_text("name an organization")
             await page.get_by_label("Organization", exact=True).select_option(index=1)
             await page.get_by_role("button", name="Review").click()
             await expect(page.get_by_text("Beispiel GmbH")).to_be_visible()

@@ -10,11 +10,13 @@ import pytest
 from playwright.async_api import expect
 
 from certwright.rooms import authorities, cas, renewal
+from certwright.rooms.validation.rulepack import shipped_text
 from tests.certificates.test_lifecycle import NAME, Site, issue, look, settings, site
 from tests.console.conftest import Console, fill
+from tests.console.test_billing import may
 from tests.console.test_flow import Play
 
-__all__ = ["settings", "site"]
+__all__ = ["may", "settings", "site"]
 
 SignIn = Callable[[Any], Any]
 
@@ -48,7 +50,16 @@ def test_windows_and_freezes_are_added_and_removed_by_form(api: Any, web: SignIn
     page = me.get("/renewal/calendar").text
     assert "22:30 – 04:00" in page
     assert "Mon, Sun" in page
-    window_id = _part(page, "/renewal/windows/", "/delete")
+    window_id = _part(page, 'action="/renewal/windows/', "/delete")
+    assert 'value="22:30"' in me.get(f"/renewal/windows/{window_id}").text
+    assert web(api.world.other_actor).get(f"/renewal/windows/{window_id}").status_code == 404
+    wrong = me.form(f"/renewal/windows/{window_id}", dict(window) | {"zone": "Mars", "weekdays": "0"})
+    assert (wrong.status_code, 'id="e-zone-1"' in wrong.text) == (422, True)
+    later = dict(window) | {"weekdays": "2", "to_time": "05:45"}
+    assert me.form(f"/renewal/windows/{window_id}", later).headers["location"] == "/renewal/calendar"
+    page = me.get("/renewal/calendar").text
+    assert "22:30 – 05:45" in page
+    assert "Wed" in page
     assert "Remove this window?" in me.form(f"/renewal/windows/{window_id}/delete").text
     assert (
         web(api.world.other_actor).form(f"/renewal/windows/{window_id}/delete", {"confirmed": "1"}).status_code == 404
@@ -61,6 +72,43 @@ def test_windows_and_freezes_are_added_and_removed_by_form(api: Any, web: SignIn
     assert "Black Friday" in me.get("/renewal/calendar").text
     found = api.world.run(renewal.list_freezes(api.world.services, api.world.actor))
     assert found[0].to_at - found[0].from_at == timedelta(days=10)
+    assert 'value="2026-11-30T00:00"' in me.get(f"/renewal/freezes/{found[0].id}").text
+    backwards = me.form(f"/renewal/freezes/{found[0].id}", freeze | {"to_at": "2026-11-01T00:00"})
+    assert (backwards.status_code, 'id="e-to_at-1"' in backwards.text) == (422, True)
+    assert me.form(f"/renewal/freezes/{found[0].id}", freeze | {"to_at": "2026-12-01T00:00"}).status_code == 303
+    (after,) = api.world.run(renewal.list_freezes(api.world.services, api.world.actor))
+    assert after.to_at - after.from_at == timedelta(days=11)
+
+
+# --- the rules themselves --------------------------------------------------------------------------------------------
+
+
+def test_the_dated_rules_are_shown_replaced_and_taken_back(api: Any, web: SignIn) -> None:
+    me = web(api.world.actor)
+    page = me.get("/renewal/rules").text
+    assert "Shipped with this release" in page
+    assert "max: 47, ask: 46" in page
+    text = shipped_text()
+    wrong = me.form("/renewal/rules", {"text": text.replace("max: 47", "max: many")})
+    assert wrong.status_code == 422
+    assert "Line 8" in wrong.text
+    assert "max: many" in wrong.text
+    own = text.replace("max: 47, ask: 46", "max: 47, ask: 45").replace("\n", "\r\n")
+    assert me.form("/renewal/rules", {"text": own}).headers["location"] == "/renewal/rules"
+    page = me.get("/renewal/rules").text
+    assert "Put in force by" in page
+    assert "max: 47, ask: 45" in page
+    assert "Go back to the shipped rules?" in me.form("/renewal/rules/revert").text
+    assert me.form("/renewal/rules/revert", {"confirmed": "yes"}).headers["location"] == "/renewal/rules"
+    assert "max: 47, ask: 46" in me.get("/renewal/rules").text
+
+
+def test_whoever_may_only_read_the_rules_gets_no_form(may: Callable[..., Any]) -> None:
+    reader = may("scm:rules:get", "scm:renewal:list")
+    page = reader.get("/renewal/rules").text
+    assert "<textarea" not in page
+    assert "max: 47, ask: 46" in page
+    assert reader.form("/renewal/rules", {"text": shipped_text()}).status_code == 403
 
 
 @pytest.mark.parametrize(

@@ -16,17 +16,20 @@ from certwright.entry.console import (
     pages_authorities,
     pages_billing,
     pages_cas,
+    pages_certificate_list,
     pages_certificates,
     pages_confirm,
-    pages_confirm_revocation,
     pages_csrs,
     pages_deployment,
     pages_dns,
+    pages_guide,
     pages_home,
     pages_organisations,
     pages_renewal,
     pages_settings,
     pages_start,
+    pages_toolbox,
+    pages_uploads,
     pages_watch,
 )
 from certwright.entry.console.web import SECURITY_HEADERS, ActionRoute, page_above, refusal_page, routes, static
@@ -37,9 +40,11 @@ __all__ = ["add_console"]
 _ROOMS = (
     pages_start,
     pages_home,
+    # Before the pages of one certificate: /certificates/bulk is none called bulk.
+    pages_certificate_list,
+    pages_uploads,
     pages_certificates,
     pages_confirm,
-    pages_confirm_revocation,
     pages_csrs,
     pages_organisations,
     pages_renewal,
@@ -52,6 +57,8 @@ _ROOMS = (
     pages_access,
     pages_audit,
     pages_settings,
+    pages_toolbox,
+    pages_guide,
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -17,21 +17,29 @@ MOST_BYTES = 1024 * 1024
 MOST_FIELDS = 1000
 MOST_FILE_BYTES = 11 * 1024 * 1024
 """Of a form with a file in it: a document of 10 MiB and what is around it."""
+MOST_FILES_BYTES = 2 * 1024 * 1024
+"""Of a form with several files, as much as the API takes: certificates and keys are small."""
 
 
 class Form:
     """The fields of a posted form or a query string, in order; texts are trimmed, a missing field is empty."""
 
-    def __init__(self, pairs: list[tuple[str, str]], files: Mapping[str, tuple[str, bytes]] | None = None) -> None:
+    def __init__(
+        self, pairs: list[tuple[str, str]], files: Mapping[str, Sequence[tuple[str, bytes]]] | None = None
+    ) -> None:  # fmt: skip
         self._pairs = pairs
         self._files = files or {}
 
+    def files(self, name: str) -> list[tuple[str, bytes]]:
+        """What each file is called on its owner's machine, and its content; a field nobody filled has none."""
+        return [found for found in self._files.get(name, ()) if found[0]]
+
     def file(self, name: str) -> tuple[str, bytes]:
-        """What the file is called on its owner's machine, and its content. Raises Invalid `file_missing`."""
-        found = self._files.get(name)
-        if found is None or not found[0]:
+        """The first of `files`. Raises Invalid `file_missing`."""
+        found = self.files(name)
+        if not found:
             raise Invalid("file_missing", "No file is chosen.", field=name, fix="Choose one and send the form again.")
-        return found
+        return found[0]
 
     def text(self, name: str, default: str = "") -> str:
         return next((value.strip() for key, value in self._pairs if key == name), default)
@@ -93,24 +101,35 @@ class _Parts(MultiPartParser):
 
 async def read_with_file(request: Request) -> Form:
     """A posted form with at most one file. Raises TooLarge `form_too_large`, Invalid `form_unreadable`."""
+    return await _read_parts(request, 1, MOST_FILE_BYTES)
+
+
+async def read_with_files(request: Request, most: int) -> Form:
+    """A posted form with at most `most` files of 2 MiB together. Raises what `read_with_file` raises."""
+    return await _read_parts(request, most, MOST_FILES_BYTES)
+
+
+async def _read_parts(request: Request, most_files: int, most_bytes: int) -> Form:
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return await read(request)
     try:
         parts = await _Parts(
-            request.headers, _at_most(request, MOST_FILE_BYTES), max_files=1, max_fields=MOST_FIELDS,
-            max_part_size=MOST_BYTES,
+            request.headers, _at_most(request, most_bytes), max_files=most_files, max_fields=MOST_FIELDS,
+            max_part_size=MOST_FILES_BYTES,
         ).parse()  # fmt: skip
     except MultiPartException as error:
         raise Invalid("form_unreadable", "The form can't be read.", fix="Go back and send it again.") from error
     pairs: list[tuple[str, str]] = []
-    files: dict[str, tuple[str, bytes]] = {}
+    files: dict[str, list[tuple[str, bytes]]] = {}
     for name, part in parts.multi_items():
         if isinstance(part, UploadFile):
-            files[name] = (part.filename or "", await part.read())
+            files.setdefault(name, []).append((part.filename or "", await part.read()))
             await part.close()
         else:
             pairs.append((name, part))
-    if any("\x00" in text for pair in pairs for text in pair) or any("\x00" in file[0] for file in files.values()):
+    if any("\x00" in text for pair in pairs for text in pair) or any(
+        "\x00" in name for found in files.values() for name, _content in found
+    ):
         raise Invalid("form_unreadable", "The form holds a NUL character.", fix="Remove it and send the form again.")
     return Form(pairs, files)
 
@@ -120,7 +139,9 @@ async def _at_most(request: Request, most: int) -> AsyncGenerator[bytes, None]:
     async for chunk in request.stream():
         seen += len(chunk)
         if seen > most:
-            raise TooLarge("form_too_large", "The file is larger than 10 MiB.", fix="Send a smaller one.")
+            raise TooLarge(
+                "form_too_large", f"The form holds more than {most // (1024 * 1024)} MiB.", fix="Send smaller files."
+            )
         yield chunk
 
 

@@ -527,6 +527,23 @@ async def profile(call: Call) -> Response:
     return await _profile(call)
 
 
+# What browsers say of themselves; most also name those they descend from, so the youngest stand first.
+_BROWSERS = (
+    ("Edg/", "Edge"), ("OPR/", "Opera"), ("Firefox/", "Firefox"), ("Chrome/", "Chrome"), ("Safari/", "Safari"),
+    ("curl/", "curl"), ("certwright/", "certwright"),
+)  # fmt: skip
+_SYSTEMS = (
+    ("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Windows", "Windows"), ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)  # fmt: skip
+
+
+def browser_of(user_agent: str) -> str:
+    """`Firefox, Linux`; what it says in full where neither is known."""
+    words = [next((name for mark, name in known if mark in user_agent), "") for known in (_BROWSERS, _SYSTEMS)]
+    return ", ".join(word for word in words if word) or user_agent[:60]
+
+
 async def _profile(call: Call, problem: Problem | None = None, new_token: str | None = None) -> Response:
     services, actor = call.services, call.actor
     me = await people.me(services, actor)
@@ -536,6 +553,7 @@ async def _profile(call: Call, problem: Problem | None = None, new_token: str | 
         "tokens": mine,
         "new_token": new_token,
         "sessions": await people.own_sessions(services, actor) if actor.kind == "user" else [],
+        "browser": browser_of,
         # A token does what its owner may: that must be chosen, not overlooked.
         "policies": [
             ("", _("Choose what it may do")), (_EVERYTHING, _("everything I may do")), *await _policy_options(call)

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import yaml
 from starlette.responses import Response
 
+from certwright.entry.api.billing import orders_csv, unsubscriptions_csv
 from certwright.entry.console import charts, words
 from certwright.entry.console.forms import Form
 from certwright.entry.console.pages_certificates import ca_name, shown_name
@@ -40,7 +41,8 @@ from certwright.rooms.billing import CouponKind, DomainType, LineKind, OrderStat
 
 pages = Pages()
 
-_LATER = "later"
+_LATER = "-"
+"""No provider is called so."""
 _RUNNING = (OrderStatus.PAYMENT_RUNNING,)
 _REFUND_STATES = ("review", "refunding", "refunded", "rejected")
 
@@ -447,15 +449,49 @@ async def order(call: Call) -> Response:
     return see(f"/orders/{order_id}", said="ordered", call=call)
 
 
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    heading: bool
+    text: str
+
+
+def paragraphs(text: str) -> list[Paragraph]:
+    """A statement's text: lines up to an empty one belong together, a line that begins with "# " is a heading."""
+    found: list[Paragraph] = []
+    lines: list[str] = []
+    for line in [*text.split("\n"), ""]:
+        heading = line.startswith("# ")
+        if lines and (heading or not line.strip()):
+            found.append(Paragraph(False, " ".join(lines)))
+            lines = []
+        if heading:
+            found.append(Paragraph(True, line.removeprefix("# ").strip()))
+        elif line.strip():
+            lines.append(line.strip())
+    return found
+
+
+@pages.get("/service-statement", action="bss:product:get")
+async def statement_page(call: Call) -> Response:
+    """What buyers agree to, or with ?version= what somebody agreed to once."""
+    version = call.query.optional("version")
+    found = await billing.service_statement(call.services, version)
+    now = billing.current_statement(call.services)
+    view = {"statement": found, "paragraphs": paragraphs(found.text), "current": found.version == now.version}
+    return page(call, "billing/statement.html", view)
+
+
 async def _review(call: Call, problem: Problem | None = None) -> Response:
     chosen = await _chosen(call, call.form)
     if chosen.quote is None:
         return await _product(call, call.form)
+    statement = billing.current_statement(call.services)
     total = chosen.quote.quote.total
     methods = await _methods(call, total, later=True) if total else []
     view = {
         **await _priced(call, chosen),
-        "statement_version": billing.CURRENT_STATEMENT,
+        "statement": statement,
+        "paragraphs": paragraphs(statement.text),
         "methods": methods,
         "vouchers": total and call.allowed("bss:order:pay"),
         "carried": {key: chosen.values.get(key, "") for key in _CARRIED},
@@ -510,26 +546,43 @@ async def _once(call: Call, text: str, doing: Callable[[], Awaitable[str]]) -> s
 # --- orders ---------------------------------------------------------------------------------------------------------
 
 
+def _wanted_values(query: Form) -> dict[str, str]:
+    return {name: query.text(name)[:200] for name in ("search", "status", "product", "project_id", "since", "until")}
+
+
+def _wanted(values: Mapping[str, str]) -> billing.OrderFilter:
+    """Raises Invalid for a day that isn't one."""
+    return billing.OrderFilter(
+        statuses=(OrderStatus(values["status"]),) if values["status"] in set(OrderStatus) else (),
+        search=values["search"] or None, product=values["product"] or None, project_id=values["project_id"] or None,
+        since=_day(values["since"], "since"), until=_day(values["until"], "until", end=True),
+    )  # fmt: skip
+
+
+async def _product_names(call: Call) -> list[tuple[str, str]]:
+    found = await billing.list_products(call.services, call.actor) if call.allowed("bss:product:list") else []
+    return [("", _("All products")), *sorted(((v.product.code, v.product.name) for v in found), key=lambda p: p[1])]
+
+
+@pages.get("/orders.csv", action="bss:order:list")
+async def orders_file(call: Call) -> Response:
+    """What the list shows, whole."""
+    return await orders_csv(call.services, call.actor, _wanted(_wanted_values(call.query)))
+
+
 @pages.get("/orders", action="bss:order:list")
 async def orders_page(call: Call) -> Response:
     query = call.query
-    values = {name: query.text(name)[:200] for name in ("search", "status", "since", "until")}
+    values = _wanted_values(query)
     lines: Sequence[billing.OrderSummary] = ()
     next_href, export_href, problem = "", "", None
     try:
-        since, until = _day(values["since"], "since"), _day(values["until"], "until", end=True)
-        known = values["status"] in set(OrderStatus)
-        statuses = (OrderStatus(values["status"]),) if known else ()
-        wanted = billing.OrderFilter(statuses, values["search"] or None, since=since, until=until)
+        wanted = _wanted(values)
         found = await billing.list_orders(
             call.services, call.actor, wanted, before=query.optional("after"), limit=PAGE + 1
         )
         lines, next_href = paged(found, "/orders", **values)
-        # The API's own export, which takes the same filters.
-        export_href = with_query(
-            "/api/v1/orders.csv", search=values["search"], status=statuses and statuses[0].value,
-            since=since and since.isoformat(), until=until and until.isoformat(),
-        )  # fmt: skip
+        export_href = with_query("/orders.csv", **values)
     except Invalid as met:
         problem = met
     view = {
@@ -537,6 +590,8 @@ async def orders_page(call: Call) -> Response:
         "values": values,
         "filtered": any(values.values()) or "after" in query,
         "statuses": _options(words.ORDER_STATUSES, _("All states")),
+        "products": await _product_names(call),
+        "projects": [("", _("All projects")), *await _projects(call)],
         "next_href": next_href,
         "first_href": with_query("/orders", **values) if "after" in query else "",
         "export_href": export_href,
@@ -662,6 +717,12 @@ async def unsubscribe(call: Call) -> Response:
 # --- unsubscriptions ------------------------------------------------------------------------------------------------
 
 
+@pages.get("/unsubscriptions.csv", action="bss:refund:list")
+async def unsubscriptions_file(call: Call) -> Response:
+    state = call.query.text("state")
+    return await unsubscriptions_csv(call.services, call.actor, state if state in _REFUND_STATES else None)
+
+
 @pages.get("/unsubscriptions", action="bss:refund:list")
 async def unsubscriptions_page(call: Call) -> Response:
     state = call.query.text("state")
@@ -675,7 +736,7 @@ async def unsubscriptions_page(call: Call) -> Response:
         "shown": shown,
         "tabs": _options(words.REFUND_STATES, _("All")),
         "next_href": next_href,
-        "export_href": with_query("/api/v1/unsubscriptions.csv", state=shown),
+        "export_href": with_query("/unsubscriptions.csv", state=shown),
     }
     return page(call, "billing/unsubscriptions.html", view)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import Any, get_args
 
 from starlette.responses import Response
 
-from certwright.entry.api.base import in_utc
+from certwright.entry.api.base import SIGNED_IN
 from certwright.entry.console import charts, words
 from certwright.entry.console.forms import Form
-from certwright.entry.console.pages_home import IN_USE, OPEN, alarm_line
+from certwright.entry.console.pages_home import alarm_line
+from certwright.entry.console.pages_uploads import found_view
 from certwright.entry.console.web import (
     FORM_PROBLEMS,
     Call,
@@ -23,13 +24,24 @@ from certwright.entry.console.web import (
     revision_of,
     see,
     short,
-    with_query,
 )
 from certwright.entry.web_certificate import own_certificate
 from certwright.kernel.names import parse_dns_name
 from certwright.kernel.problems import Invalid, Problem, not_found
-from certwright.platform.i18n import N_, _
-from certwright.rooms import access, audit, authorities, cas, certificates, deployment, organisations, validation, watch
+from certwright.platform.i18n import _
+from certwright.rooms import (
+    access,
+    audit,
+    authorities,
+    cas,
+    certificates,
+    csrs,
+    deployment,
+    notify,
+    organisations,
+    validation,
+    watch,
+)
 from certwright.rooms.certificates import (
     Applicant,
     Application,
@@ -46,29 +58,6 @@ from certwright.rooms.certificates import (
 
 pages = Pages()
 
-_PAGE = 20
-_SORTS = (
-    ("created", N_("Newest first"), True),
-    ("expiry", N_("Expiry"), False),
-    ("updated", N_("Last changed"), True),
-    ("state", N_("State"), False),
-)
-_SHOWN_STATES = (
-    State.PENDING_APPLICATION,
-    State.PENDING_DOMAIN_VALIDATION,
-    State.PENDING_ORGANIZATION_VALIDATION,
-    State.TO_BE_ISSUED,
-    State.ISSUED,
-    State.APPROVAL_FAILED,
-    State.VERIFYING_REISSUE,
-    State.VERIFYING_DOMAIN_ADDITION,
-    State.VERIFYING_WITHDRAWAL,
-    State.VERIFYING_REVOCATION,
-    State.REVOKED,
-    State.HOSTED,
-    State.EXPIRED,
-    State.REFUND_REVIEW,
-)
 _MOVING = (
     State.PENDING_DOMAIN_VALIDATION,
     State.PENDING_ORGANIZATION_VALIDATION,
@@ -83,7 +72,8 @@ _CHANGES = (
     "scm:cert:update", "scm:cert:renew", "scm:cert:withdraw", "scm:cert:revoke", "scm:cert:delete", "scm:cert:apply",
     "scm:cert:withdraw_privacy",
 )  # fmt: skip
-_KEY_ALGORITHMS = ("EC_P256", "EC_P384", "RSA_2048", "RSA_3072", "RSA_4096")
+KEY_ALGORITHMS = ("EC_P256", "EC_P384", "RSA_2048", "RSA_3072", "RSA_4096")
+_WITHOUT_KEY = ("fullchain", "leaf", "chain", "root", "pem", "der", "p7b")
 # What people choose among; the plain DV type stands for both kinds of it.
 _CERTIFICATE_TYPES = ("dv", "ov", "ov_pro", "ev", "ev_pro")
 # As audit events keep them: in UTC, and fingerprints or serial numbers.
@@ -95,11 +85,11 @@ _RENAMED = {
     "applicant.email": "applicant_email",
     "applicant.phone": "applicant_phone",
     "domain_type": "names",
-    "per_name_methods": "validation_method",
+    **{f"technical_contact.{part}": f"technical_{part}" for part in ("name", "email", "phone")},
 }
 
 
-# --- the list -------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------------------------
 
 
 def unicode_name(name: str) -> str:
@@ -116,129 +106,6 @@ def _names(ascii_names: tuple[str, ...]) -> list[dict[str, str]]:
 
 def shown_name(summary: Summary) -> str:
     return unicode_name(summary.primary_name) if summary.primary_name else summary.name
-
-
-def _line(summary: Summary) -> dict[str, Any]:
-    return {
-        "id": summary.id,
-        "name": summary.name,
-        "shown_name": shown_name(summary),
-        "more": max(len(summary.names) - 1, 0),
-        "state": summary.state,
-        "expires_soon": summary.expires_soon,
-        "not_after": summary.not_after,
-        "key_algorithm": summary.key_algorithm,
-        "uploaded": summary.uploaded,
-        "auto_renew": summary.auto_renew,
-    }
-
-
-@pages.get("/certificates", action="scm:cert:list")
-async def list_page(call: Call) -> Response:
-    query = call.query
-    values = {name: query.text(name) for name in ("q", "state", "sort", "soon", "expires_before", "tag")}
-    lines: list[dict[str, Any]] = []
-    next_href, problem = "", None
-    try:
-        lines, next_href = await _page_of(call, values)
-    except Invalid as met:
-        problem = met
-    filtered = any(values[name] for name in ("q", "state", "soon", "expires_before", "tag")) or problem is not None
-    view = {
-        "lines": lines,
-        "own": own_certificate(call.services.settings),
-        "filtered": filtered or "after" in query,
-        "values": values,
-        "states": _state_options(),
-        "sorts": [(value, _(title)) for value, title, _down in _SORTS],
-        "next_href": next_href,
-        "first_href": with_query("/certificates", **values) if "after" in query else "",
-    }
-    return page(call, "certificates/list.html", view, problem)
-
-
-def _state_options() -> list[tuple[str, str]]:
-    shown = [(state.value, words.word(words.CERTIFICATE_STATES, state)) for state in _SHOWN_STATES]
-    return [("", _("All states")), ("used", _("In use")), ("open", _("In progress")), *shown]
-
-
-async def _page_of(call: Call, values: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
-    sort, descending = next(
-        ((name, down) for name, _title, down in _SORTS if name == values["sort"]), (_SORTS[0][0], _SORTS[0][2])
-    )
-    filters = certificates.Filters(
-        states=_states(values["state"]),
-        search=values["q"] or None,
-        tag=_tag(values["tag"]),
-        expires_soon=True if values["soon"] else None,
-        expires_before=_end_of(values["expires_before"]),
-    )
-    after = await _after(call, sort)
-    found = await certificates.list_certificates(
-        call.services, call.actor, filters, sort=sort, descending=descending, after=after, limit=_PAGE + 1
-    )
-    more = len(found) > _PAGE
-    found = found[:_PAGE]
-    next_href = with_query("/certificates", **values, after=_cursor(found[-1], sort)) if more else ""
-    return [_line(summary) for summary in found], next_href
-
-
-def _states(text: str) -> tuple[State, ...]:
-    if text == "used":
-        return IN_USE
-    if text == "open":
-        return OPEN
-    try:
-        return (State(text),) if text else ()
-    except ValueError:
-        return ()
-
-
-def _tag(text: str) -> dict[str, str]:
-    key, equals, value = text.partition("=")
-    return {key.strip(): value.strip()} if equals and key.strip() else {}
-
-
-def _end_of(text: str) -> datetime | None:
-    """The end of the day `YYYY-MM-DD`; raises Invalid."""
-    if not text:
-        return None
-    try:
-        return datetime.combine(date.fromisoformat(text) + timedelta(days=1), time(), UTC)
-    except (ValueError, OverflowError) as error:
-        raise Invalid("day_invalid", f"{text[:40]!r} is not a day.", fix="Write it as 2027-01-31.") from error
-
-
-def _cursor(summary: Summary, sort: str) -> str:
-    """Where the page ended: value and id. It is shown to nobody and holds nothing secret."""
-    match sort:
-        case "expiry":
-            # Only those that have an expiry are in this order.
-            assert summary.not_after is not None
-            value = summary.not_after.isoformat()
-        case "updated":
-            value = summary.updated_at.isoformat()
-        case "state":
-            value = State.ISSUED.value if summary.state is State.EXPIRED else summary.state.value
-        case _:
-            value = summary.id
-    return f"{value}|{summary.id}"
-
-
-async def _after(call: Call, sort: str) -> tuple[Any, str] | None:
-    text = call.query.text("after")
-    if not text:
-        return None
-    value, bar, last_id = text.partition("|")
-    wrong = Invalid("page_unknown", "This page of the list can't be found.", fix="Begin again at the first page.")
-    if not bar or len(text) > 200:
-        raise wrong
-    if sort in ("expiry", "updated"):
-        try:
-            return in_utc(datetime.fromisoformat(value)), last_id
-        except ValueError as error:
-            raise wrong from error
-    return value, last_id
 
 
 # --- one certificate ------------------------------------------------------------------------------------------------
@@ -270,6 +137,12 @@ async def _detail(call: Call, certificate_id: str, problem: Problem | None = Non
         "awaited": await _awaited(call, detail),
         "organisation": await _organisation(call, detail.application),
         "current": current,
+        "only_by_program": detail.only_by_program,
+        "confirmations": await _confirmations(call, detail),
+        "proofs": await _proofs(call, detail),
+        "seen": await _seen(call, detail, current),
+        "fallback_name": await ca_name(call, detail.fallback_ca) if detail.fallback_ca else "",
+        "domain_type": _domain_type(detail),
         "chain": await _chain(call, current.chain) if current else [],
         "life": life,
         "covered": _covered(detail),
@@ -278,6 +151,7 @@ async def _detail(call: Call, certificate_id: str, problem: Problem | None = Non
         "pace": 20 if summary.state is State.PENDING_ORGANIZATION_VALIDATION else 2,
         "may_change": any(call.allowed(action) for action in _CHANGES),
         "downloads": _downloads(call, detail),
+        "found": await found_view(call, certificate_id) if summary.uploaded else [],
         "bindings": await _bindings(call, certificate_id),
         "rollouts": await _rollouts(call, certificate_id),
         "alarms": [alarm_line(row) for row in open_alarms],
@@ -285,6 +159,59 @@ async def _detail(call: Call, certificate_id: str, problem: Problem | None = Non
         "refused": [(op.value, verdict) for op, verdict in detail.allowed.items() if verdict is not None],
     }
     return page(call, "certificates/detail.html", view, problem)
+
+
+def _domain_type(detail: Detail) -> str:
+    if detail.coverage is not None:
+        return words.plain(words.DOMAIN_TYPES, detail.coverage.domain_type)
+    return words.plain(words.DOMAIN_TYPES, detail.application.domain_type) if detail.application else ""
+
+
+async def _confirmations(call: Call, detail: Detail) -> dict[str, Any] | None:
+    """The links mailed about revocations, newest first, with what became of each mail."""
+    if not detail.confirmations:
+        return None
+    mails: list[Any] = []
+    if call.allowed("smn:message:list"):
+        found = await notify.list_messages(call.services, call.actor, object_id=detail.id, limit=100)
+        mails = [row for row in found if row.kind == notify.REVOCATION_LETTER]
+    # Both lists are of the same letters, newest first.
+    states = [notify.state_of(row).name for row in mails] if len(mails) == len(detail.confirmations) else []
+    lines = [
+        {"view": link, "mail": states[index] if states else ""} for index, link in enumerate(detail.confirmations)
+    ]  # fmt: skip
+    open_versions = {v.id for v in detail.versions if v.revoke_asked_at is not None and v.revoked_at is None}
+    waits = any(link.state in ("waiting", "ran_out") and link.version_id in open_versions
+                for link in detail.confirmations)  # fmt: skip
+    return {"lines": lines, "again": waits and call.allowed("scm:cert:revoke")}
+
+
+async def _proofs(call: Call, detail: Detail) -> list[dict[str, Any]]:
+    """How each name of the last application was, or is to be, shown; evidence with the day until which it counts."""
+    if detail.application is None or not call.allowed("scm:validation:get"):
+        return []
+    async with call.services.db.begin() as tx:
+        shown = await validation.state(tx, call.services, detail.application.id, call.now)
+    return [
+        {"name": domain.unicode_name, "method": str(domain.method), "status": str(domain.status),
+         "until": domain.valid_until}
+        for domain in shown.domains
+    ]  # fmt: skip
+
+
+async def _seen(call: Call, detail: Detail, current: VersionView | None) -> list[dict[str, Any]]:
+    """Where probes look for it, and what they found there last."""
+    if not call.allowed("alarm:endpoint:list"):
+        return []
+    wanted = watch.EndpointFilter(certificate_id=detail.id, or_serves=current.sha256 if current else None)
+    found = await watch.list_endpoints(call.services, call.actor, wanted, limit=50)
+    numbers = {version.sha256: version.number for version in detail.versions}
+    return [
+        {"id": row.id, "name": watch.name_of(row), "reachable": row.reachable, "at": row.last_probe_at,
+         "current": current is not None and row.fingerprint == current.sha256,
+         "version": numbers.get(row.fingerprint), "looked": row.last_probe_at is not None}
+        for row in found
+    ]  # fmt: skip
 
 
 def _covered(detail: Detail) -> charts.Segment | None:
@@ -311,6 +238,8 @@ async def ca_name(call: Call, ca: str) -> str:
     """For people: what an added CA is called here."""
     if ca == certificates.BUILTIN_CA:
         return _("Built-in private CA")
+    if ca == certificates.UPLOADED_CA:
+        return _("None here: it was uploaded")
     found = await _authority(call, ca)
     return found.capabilities.name if found else ca
 
@@ -348,13 +277,17 @@ async def _awaited(call: Call, detail: Detail) -> dict[str, str] | None:
                      "all the same.")  # fmt: skip
             return _turn("ca", text)
         case State.VERIFYING_REVOCATION:
-            if _agrees_by_mail(detail):
-                text = _("The applicant follows the link that was mailed to them; then the CA is asked to revoke it.")
-                return _turn("you", text)
+            waits = [link for link in detail.confirmations if link.state in ("waiting", "ran_out")]
+            if waits:
+                text = _("The applicant follows the link mailed to %(address)s; then the CA is asked to revoke it.")
+                return _turn("you", text % {"address": waits[0].address}, "#confirmations", _("The link"))
             return _turn("ca", _("It was asked to revoke the certificate. That can't be taken back."))
         case State.REVOCATION_PENDING_DOMAIN_VALIDATION:
             text = _("Before it revokes, the CA wants to see that the domains are yours.")
             return _turn("you", text, f"{base}/validation", _("What to do"))
+        case State.EXPIRED:
+            text = _("It ran out and can't be renewed any more. Apply for another one, or order it.")
+            return _turn("you", text, "/certificates/new", _("Apply for a certificate"))
         case State.REFUND_REVIEW:
             return _turn(
                 "operator", _("The unsubscription from its order is looked at; until then nothing can be done.")
@@ -387,6 +320,8 @@ async def _proof_awaited(call: Call, detail: Detail, over: str) -> dict[str, str
         todo = [domain.unicode_name for domain in shown.domains if domain.status != "valid"]
         if all(domain.automatic for domain in shown.domains if domain.status != "valid"):
             text = _("The DNS connection publishes the records; they are looked for until they are there.")
+            if all(domain.responder for domain in shown.domains if domain.status != "valid"):
+                text = _("This server answers for the names; port 443 is looked at until it leads here.")
             return _turn("us", text, f"{base}/validation", _("How far it is"))
         text = _("Show that these names are yours: %(names)s.") % {"names": ", ".join(todo[:5])}
         if len(todo) > 5:
@@ -519,23 +454,55 @@ def _short(value: Any) -> str:
 
 def _application(form: Form) -> Application:
     """What was typed, unjudged. A CSR counts only if its owner said that there is one."""
-    own = form.text("key_source") == "csr"
-    csr = form.text("csr")
-    if own and not csr:
+    source, csr, kept = form.text("key_source"), form.text("csr"), form.optional("csr_id")
+    if source == "csr" and not csr:
         raise Invalid(
             "csr_missing", "The CSR is missing.", field="csr", fix="Paste it, or let Certwright make the key."
+        )
+    if source == "kept" and kept is None:
+        raise Invalid(
+            "csr_missing", "No kept CSR is chosen.", field="csr_id", fix="Choose one, or let Certwright make the key."
         )
     return Application(
         names=form.lines("names"),
         validation_method=form.text("validation_method", "dns"),
+        per_name_methods=_exceptions(form),
         key_algorithm=form.text("key_algorithm", "EC_P256"),
-        csr=csr if own else None,
+        csr=csr if source == "csr" else None,
+        csr_id=kept if source == "kept" else None,
+        pin_key=source == "kept" and form.checked("pin_key"),
         certificate_type=form.optional("certificate_type"),
         organisation_id=_organisation_of(form),
-        applicant=Applicant(form.text("applicant_name"), form.text("applicant_email"), form.text("applicant_phone")),
+        applicant=_person_of(form, "applicant"),
+        technical_contact=_technical_contact(form),
+        root_hash=form.text("root_hash", "default"),
         consent=form.checked("consent"),
-        consent_version=certificates.CURRENT_PRIVACY_STATEMENT if form.checked("consent") else "",
+        consent_version=form.text("consent_version"),
     )
+
+
+def _person_of(form: Form, prefix: str) -> Applicant:
+    return Applicant(*(form.text(f"{prefix}_{part}") for part in ("name", "email", "phone")))
+
+
+def _technical_contact(form: Form) -> Applicant | None:
+    """None unless something was typed there."""
+    person = _person_of(form, "technical")
+    return person if any(person.as_dict().values()) else None
+
+
+def _exceptions(form: Form) -> dict[str, str]:
+    """Names shown in another way, one a line: `www.example.com file`. Raises Invalid `exception_unreadable`."""
+    found = {}
+    for line in form.lines("per_name_methods"):
+        name, _space, method = line.replace("=", " ").partition(" ")
+        if not method.strip():
+            raise Invalid(
+                "exception_unreadable", f"{line[:80]!r} is not a name with a method.", field="per_name_methods",
+                fix="Write a name and dns, file or email: www.example.com file.",
+            )  # fmt: skip
+        found[name] = method.strip().lower()
+    return found
 
 
 def _organisation_of(form: Form) -> str | None:
@@ -551,12 +518,30 @@ async def _organisation_options(call: Call) -> list[tuple[str, str]]:
     return [(one.id, f"{one.facts.legal_name} ({one.facts.city}, {one.facts.country})") for one in found]
 
 
-async def _ca_options(call: Call) -> list[tuple[str, str]]:
+async def ca_options(call: Call) -> list[tuple[str, str]]:
     """The CAs that can be ordered from, the built-in one first."""
     options = [(certificates.BUILTIN_CA, await ca_name(call, certificates.BUILTIN_CA))]
     if call.allowed("scm:ca:list") and call.allowed("scm:ca:use"):
         options += [(ca.id, ca.name) for ca in await cas.list_cas(call.services, call.actor, limit=100)]
     return options
+
+
+async def _kept_csrs(call: Call) -> list[tuple[str, str]]:
+    """The CSRs kept here that may be applied with, newest first."""
+    if not (call.allowed("scm:csr:list") and call.allowed("scm:csr:use")):
+        return []
+    found = await csrs.list_csrs(call.services, call.actor, limit=100)
+    held = {True: _("its key is here"), False: _("its key is with you")}
+    return [(one.id, f"{one.name} ({', '.join(one.names[:3]) or '–'}; {held[one.has_key]})") for one in found]
+
+
+async def _methods_offered(call: Call, detail: Detail | None) -> tuple[str, ...]:
+    """What the CA and the product of a certificate take; everything where the CA is still to be chosen."""
+    chosen = await _authority(call, detail.summary.ca) if detail else None
+    if chosen is not None:
+        return chosen.capabilities.methods
+    answers = call.services.settings.tls_alpn_listen is not None
+    return ("dns", "file", "email", "tls-alpn-01") if answers else ("dns", "file", "email")
 
 
 async def _apply_view(
@@ -578,13 +563,16 @@ async def _apply_view(
         "projects": projects,
         "connections": zones,
         "key_algorithms": _algorithms(),
-        "consent_version": certificates.CURRENT_PRIVACY_STATEMENT,
+        "consent_version": certificates.current_privacy_statement(call.services).version,
         "types": [
             (code, words.word(words.APPLICATION_TYPES, code), words.detail(words.APPLICATION_TYPES, code))
             for code in _CERTIFICATE_TYPES
         ],
         "organisations": await _organisation_options(call),
-        "cas": await _ca_options(call) if new else [],
+        "cas": await ca_options(call) if new else [],
+        "kept_csrs": await _kept_csrs(call),
+        "methods": await _methods_offered(call, detail),
+        "root_hashes": [(code, words.plain(words.ROOT_HASHES, code)) for code in words.ROOT_HASHES],
         "ca_name": await ca_name(call, detail.summary.ca) if detail else "",
         "bought": detail.coverage if detail else None,
         "may_draft": detail is None or detail.allowed[Operation.SAVE_DRAFT] is None,
@@ -592,7 +580,7 @@ async def _apply_view(
 
 
 def _algorithms() -> list[tuple[str, str]]:
-    return [(code, words.plain(words.KEY_ALGORITHMS, code)) for code in _KEY_ALGORITHMS]
+    return [(code, words.plain(words.KEY_ALGORITHMS, code)) for code in KEY_ALGORITHMS]
 
 
 @pages.get("/certificates/new", action="scm:cert:apply")
@@ -625,8 +613,15 @@ async def apply_page(call: Call) -> Response:
         "names": "\n".join(unicode_name(name) for name in draft["names"]),
         "validation_method": draft["validation_method"],
         "key_algorithm": draft["key_algorithm"],
-        "key_source": "csr" if draft.get("csr") else "system",
-        "csr": draft.get("csr") or "",
+        "key_source": "csr" if draft["csr"] else "kept" if draft["csr_id"] else "system",
+        "csr": draft["csr"] or "",
+        "csr_id": draft["csr_id"] or "",
+        "pin_key": "yes" if draft["pin_key"] else "",
+        "per_name_methods": "\n".join(
+            f"{unicode_name(name)} {method}" for name, method in draft["per_name_methods"].items()
+        ),
+        "root_hash": draft["root_hash"],
+        **{f"technical_{part}": text for part, text in (draft["technical_contact"] or {}).items()},
         "applicant_name": applicant.get("name", ""),
         "applicant_email": applicant.get("email", ""),
         "applicant_phone": applicant.get("phone", ""),
@@ -664,6 +659,7 @@ async def _applied(call: Call, certificate_id: str | None) -> Response:
             detail = await certificates.create_certificate(
                 services, actor, application=application, name=form.optional("name"),
                 project_id=form.optional("project_id"), ca=form.text("ca") or certificates.BUILTIN_CA,
+                fallback_ca=form.optional("fallback_ca"),
             )  # fmt: skip
         else:
             detail = await certificates.apply(services, actor, certificate_id, application)
@@ -679,7 +675,7 @@ async def _kept(call: Call, application: Application, certificate_id: str | None
     if certificate_id is None:
         made = await certificates.create_certificate(
             call.services, call.actor, name=form.optional("name"), project_id=form.optional("project_id"),
-            ca=form.text("ca") or certificates.BUILTIN_CA,
+            ca=form.text("ca") or certificates.BUILTIN_CA, fallback_ca=form.optional("fallback_ca"),
         )  # fmt: skip
         certificate_id = made.id
     await certificates.save_draft(call.services, call.actor, certificate_id, application)
@@ -698,10 +694,18 @@ async def _review(call: Call, application: Application, before: Detail | None, a
             application, certificate_type=application.certificate_type or bought.certificate_type,
             domain_type=bought.domain_type,
         )  # fmt: skip
-    judged = certificates.judge_application(application, public_ca=can.public, types=can.types, methods=can.methods)
+    kept = None
+    if application.csr_id is not None:
+        kept = await csrs.get_csr(call.services, call.actor, application.csr_id)
+        application = replace(application, csr=kept.pem)
+    statement = certificates.current_privacy_statement(call.services).version
+    judged = certificates.judge_application(
+        application, public_ca=can.public, types=can.types, methods=can.methods, ip_addresses=can.ip_addresses,
+        root_hashes=can.root_hashes, statement=statement,
+    )  # fmt: skip
+    fallback = None if before else call.form.optional("fallback_ca")
     values = {key: value for key, value in call.form.values().items() if key != "step"}
     values.setdefault("validation_method", "dns")
-    kinds = {"single": _("Single domain"), "multi": _("Several domains"), "wildcard": _("Wildcard")}
     named = None
     if judged.organisation_id is not None:
         named = await organisations.get_organisation(call.services, call.actor, judged.organisation_id)
@@ -712,13 +716,27 @@ async def _review(call: Call, application: Application, before: Detail | None, a
             {"ascii": ascii_name, "unicode": shown}
             for ascii_name, shown in zip(judged.names, judged.unicode_names, strict=True)
         ],
-        "kind": kinds.get(str(judged.domain_type), str(judged.domain_type)),
+        "kind": words.plain(words.DOMAIN_TYPES, judged.domain_type),
+        "exceptions": [(unicode_name(name), method) for name, method in judged.per_name_methods.items()],
+        "kept": kept,
+        "technical": judged.technical_contact,
+        "root_hash": judged.root_hash,
+        "fallback_name": await ca_name(call, fallback) if fallback else "",
         "certificate_type": judged.certificate_type,
         "organisation": named.facts.legal_name if named else "",
         "ca_name": await ca_name(call, ca),
-        "consent_version": certificates.CURRENT_PRIVACY_STATEMENT,
+        "consent_version": statement,
     }
     return page(call, "certificates/review.html", view)
+
+
+@pages.get("/privacy-statement", action=SIGNED_IN)
+async def privacy_statement(call: Call) -> Response:
+    """What applicants agree to: today's text, or the one of a version somebody agreed to."""
+    found = await certificates.privacy_statement(call.services, call.query.optional("version"))
+    today = certificates.current_privacy_statement(call.services).version
+    view = {"version": found.version, "today": found.version == today, "parts": found.parts}
+    return page(call, "certificates/privacy.html", view)
 
 
 # --- validation -----------------------------------------------------------------------------------------------------
@@ -742,12 +760,14 @@ async def _validation(call: Call, certificate_id: str, problem: Problem | None =
                 "shares": _sharing(domains, domain),
                 "challenge_id": domain.challenge_id,
                 "instead": domain.instead,
+                "delegated_from": domain.delegated_from,
                 "mailing": domain.mailing,
                 "ends": date.fromisoformat(domain.ends) if domain.ends else None,
                 "status": str(domain.status),
                 "automatic": domain.automatic,
                 "record": domain.record,
                 "file": domain.file,
+                "responder": domain.responder,
                 "explanation": domain.explanation,
                 "checked_at": domain.checked_at,
                 "next_check_at": domain.next_check_at,
@@ -974,6 +994,28 @@ async def renewal(call: Call) -> Response:
     return see(f"/certificates/{certificate_id}", said="renewal_on" if on else "renewal_off", call=call)
 
 
+@pages.post("/certificates/{id}/messages", action="scm:cert:update")
+async def messages(call: Call) -> Response:
+    certificate_id, on = call.param("id"), call.form.checked("notify")
+    try:
+        await certificates.update_certificate(
+            call.services, call.actor, certificate_id, revision=revision_of(call.form), notify=on
+        )
+    except FORM_PROBLEMS as problem:
+        return await _detail(call, certificate_id, problem)
+    return see(f"/certificates/{certificate_id}", said="notify_on" if on else "notify_off", call=call)
+
+
+@pages.post("/certificates/{id}/confirmation", action="scm:cert:revoke")
+async def mail_confirmation(call: Call) -> Response:
+    certificate_id = call.param("id")
+    try:
+        await certificates.mail_revocation_again(call.services, call.actor, certificate_id)
+    except FORM_PROBLEMS as problem:
+        return await _detail(call, certificate_id, problem)
+    return see(f"/certificates/{certificate_id}", said="mailed_again", call=call)
+
+
 @pages.get("/certificates/{id}/edit", action="scm:cert:update")
 async def edit_page(call: Call) -> Response:
     detail = await certificates.get_certificate(call.services, call.actor, call.param("id"))
@@ -1032,7 +1074,7 @@ async def _revoke_view(call: Call) -> dict[str, Any]:
         "shown_name": shown_name(detail.summary),
         "bound": [f"{b['site']} ({b['target']})" for b in bound],
         "bought": detail.coverage,
-        "by_mail": _agrees_by_mail(detail),
+        "by_mail": _agrees_by_mail(detail) and not (chosen and chosen.capabilities.checks_organisations),
         "reasons": [
             (reason.value, words.word(words.REASONS, reason), words.detail(words.REASONS, reason)) for reason in taken
         ],
@@ -1110,7 +1152,10 @@ async def _delete_view(call: Call) -> dict[str, Any]:
 @pages.post("/certificates/{id}/delete", action="scm:cert:delete")
 async def delete(call: Call) -> Response:
     try:
-        await certificates.delete_certificate(call.services, call.actor, call.param("id"))
+        found = await certificates.get_certificate(call.services, call.actor, call.param("id"))
+        if found.only_by_program is not None:
+            raise found.only_by_program
+        await certificates.delete_certificate(call.services, call.actor, found.id)
     except FORM_PROBLEMS as problem:
         return page(call, "confirm.html", await _delete_view(call), problem)
     return see("/certificates", said="deleted", call=call)
@@ -1119,7 +1164,7 @@ async def delete(call: Call) -> Response:
 @pages.get("/certificates/{id}/download", action="scm:cert:download")
 async def download(call: Call) -> Response:
     kind = call.query.text("format")
-    if kind in ("key", "nginx"):
+    if kind not in _WITHOUT_KEY:
         # Private keys are fetched by POST only: no link, prefetch or history entry reads one.
         raise not_found("download", kind)
     return await _file(call, kind)

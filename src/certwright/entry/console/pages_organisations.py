@@ -333,6 +333,7 @@ async def desk_page(call: Call) -> Response:
     lines, next_href = paged(found, "/desk", **query)
     view = {
         "lines": lines,
+        "now": call.services.clock.now(),
         "states": _states(),
         "values": query,
         "filtered": state is not None or mine or after is not None,
@@ -360,6 +361,7 @@ async def _case(call: Call, problem: Problem | None = None) -> Response:
         "may": may,
         "values": {"item": case.missing[0].value if case.missing else case.required[0].value} | call.form.values(),
         "four_eyes": _four_eyes(case),
+        "late": case.due_at is not None and case.due_at <= call.services.clock.now(),
         "not_second": case.state is State.AWAITING_SECOND and decide and "approve" not in may,
     }
     return page(call, "organisations/case.html", view, problem, renamed=_FILE)

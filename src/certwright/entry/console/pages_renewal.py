@@ -27,7 +27,7 @@ from certwright.entry.console.web import (
 )
 from certwright.kernel.problems import Invalid, NotFound, Problem
 from certwright.platform.i18n import N_, _, current_locale
-from certwright.rooms import access, cas, certificates, renewal
+from certwright.rooms import access, cas, certificates, renewal, validation
 from certwright.rooms.renewal import CampaignReason, CampaignState, Criteria, ItemState, Priority
 
 pages = Pages()
@@ -150,18 +150,49 @@ def _clock(form: Form, name: str) -> time:
     return found.replace(tzinfo=None)
 
 
+def _window(form: Form) -> renewal.Window:
+    days = frozenset(int(day) for day in form.many("weekdays") if day in "0123456" and len(day) == 1)
+    return renewal.Window(
+        days, _clock(form, "from_time"), _clock(form, "to_time"), form.text("zone"), form.text("name")
+    )
+
+
+def _freeze(form: Form) -> renewal.Freeze:
+    return renewal.Freeze(_needed(form, "from_at"), _needed(form, "to_at"), form.text("reason"))
+
+
 @pages.post("/renewal/windows", action="scm:renewal:update")
 async def add_window(call: Call) -> Response:
-    form = call.form
     try:
-        days = frozenset(int(day) for day in form.many("weekdays") if day in "0123456" and len(day) == 1)
-        window = renewal.Window(
-            days, _clock(form, "from_time"), _clock(form, "to_time"), form.text("zone"), form.text("name")
-        )
-        await renewal.add_window(call.services, call.actor, window, project_id=form.optional("project_id"))
+        window, project_id = _window(call.form), call.form.optional("project_id")
+        await renewal.add_window(call.services, call.actor, window, project_id=project_id)
     except (*FORM_PROBLEMS, NotFound) as problem:
         return await _calendar(call, problem)
     return see("/renewal/calendar", said="added", call=call)
+
+
+@pages.get("/renewal/windows/{id}", action="scm:renewal:update")
+async def window_page(call: Call) -> Response:
+    found = await renewal.get_window(call.services, call.actor, call.param("id"))
+    values = {
+        "name": found.name, "zone": found.zone, "from_time": found.from_time.strftime("%H:%M"),
+        "to_time": found.to_time.strftime("%H:%M"),
+    }  # fmt: skip
+    return _window_form(call, values, {str(day) for day in found.weekdays})
+
+
+def _window_form(call: Call, values: Mapping[str, str], chosen: set[str], problem: Problem | None = None) -> Response:
+    view = {"id": call.param("id"), "values": values, "chosen": chosen, "days": _days()}
+    return page(call, "renewal/window.html", view, problem)
+
+
+@pages.post("/renewal/windows/{id}", action="scm:renewal:update")
+async def change_window(call: Call) -> Response:
+    try:
+        await renewal.update_window(call.services, call.actor, call.param("id"), _window(call.form))
+    except FORM_PROBLEMS as problem:
+        return _window_form(call, call.form.values(), set(call.form.many("weekdays")), problem)
+    return see("/renewal/calendar", said="saved", call=call)
 
 
 @pages.post("/renewal/windows/{id}/delete", action="scm:renewal:update", ask="delete_window")
@@ -172,13 +203,37 @@ async def delete_window(call: Call) -> Response:
 
 @pages.post("/renewal/freezes", action="scm:renewal:update")
 async def add_freeze(call: Call) -> Response:
-    form = call.form
     try:
-        freeze = renewal.Freeze(_needed(form, "from_at"), _needed(form, "to_at"), form.text("reason"))
-        await renewal.add_freeze(call.services, call.actor, freeze, project_id=form.optional("project_id"))
+        freeze, project_id = _freeze(call.form), call.form.optional("project_id")
+        await renewal.add_freeze(call.services, call.actor, freeze, project_id=project_id)
     except (*FORM_PROBLEMS, NotFound) as problem:
         return await _calendar(call, problem)
     return see("/renewal/calendar", said="added", call=call)
+
+
+@pages.get("/renewal/freezes/{id}", action="scm:renewal:update")
+async def freeze_page(call: Call) -> Response:
+    found = await renewal.get_freeze(call.services, call.actor, call.param("id"))
+    shape = "%Y-%m-%dT%H:%M"
+    values = {
+        "reason": found.reason, "from_at": found.from_at.astimezone(UTC).strftime(shape),
+        "to_at": found.to_at.astimezone(UTC).strftime(shape),
+    }  # fmt: skip
+    return _freeze_form(call, values)
+
+
+def _freeze_form(call: Call, values: Mapping[str, str], problem: Problem | None = None) -> Response:
+    view = {"id": call.param("id"), "values": values}
+    return page(call, "renewal/freeze.html", view, problem, renamed={"from": "from_at", "to": "to_at"})
+
+
+@pages.post("/renewal/freezes/{id}", action="scm:renewal:update")
+async def change_freeze(call: Call) -> Response:
+    try:
+        await renewal.update_freeze(call.services, call.actor, call.param("id"), _freeze(call.form))
+    except FORM_PROBLEMS as problem:
+        return _freeze_form(call, call.form.values(), problem)
+    return see("/renewal/calendar", said="saved", call=call)
 
 
 @pages.post("/renewal/freezes/{id}/delete", action="scm:renewal:update", ask="delete_freeze")
@@ -198,6 +253,37 @@ async def set_limit(call: Call) -> Response:
     except (*FORM_PROBLEMS, NotFound) as problem:
         return await _calendar(call, problem)
     return see("/renewal/calendar", said="saved", call=call)
+
+
+# --- the rules themselves -------------------------------------------------------------------------------------------
+
+
+@pages.get("/renewal/rules", action="scm:rules:get")
+async def rules_page(call: Call) -> Response:
+    return await _rules(call)
+
+
+async def _rules(call: Call, problem: Problem | None = None) -> Response:
+    found = await validation.get_rules(call.services, call.actor)
+    view = {"tab": "rules", "rules": found, "values": {"text": found.text} | call.form.values()}
+    return page(call, "renewal/rules.html", view, problem)
+
+
+@pages.post("/renewal/rules", action="scm:rules:update")
+async def replace_rules(call: Call) -> Response:
+    # Browsers send lines that end with CR and LF.
+    text = call.form.text("text").replace("\r\n", "\n") + "\n"
+    try:
+        await validation.replace_rules(call.services, call.actor, text)
+    except FORM_PROBLEMS as problem:
+        return await _rules(call, problem)
+    return see("/renewal/rules", said="rules_replaced", call=call)
+
+
+@pages.post("/renewal/rules/revert", action="scm:rules:update", ask="revert_rules")
+async def revert_rules(call: Call) -> Response:
+    doing = validation.revert_rules(call.services, call.actor)
+    return await changed(call, doing, _rules, "/renewal/rules", "rules_reverted")
 
 
 # --- mass replacement ------------------------------------------------------------------------------------------------
@@ -226,6 +312,7 @@ async def _campaign_view(call: Call, values: Mapping[str, str]) -> dict[str, Any
         "tab": "campaigns",
         "values": values,
         "cas": options,
+        "to_cas": [("", _("the CA each one has")), *options[1:]],
         "key_algorithms": [("", _("any")), *((label, label) for label in words.KEY_ALGORITHMS.values())],
         "projects": [("", _("any")), *projects],
         "reasons": [(reason.value, words.word(words.CAMPAIGN_REASONS, reason)) for reason in CampaignReason],
@@ -256,13 +343,14 @@ async def create_campaign(call: Call) -> Response:
             project_id=form.optional("project_id"),
         )  # fmt: skip
         deadline, per_hour = _needed(form, "deadline"), whole_number(form, "per_hour")
+        to_ca = form.optional("to_ca")
         if step != "start":
-            return await _previewed(call, criteria, deadline, per_hour)
+            return await _previewed(call, criteria, deadline, per_hour, to_ca)
         reason = _word(CampaignReason, form.text("reason"), "reason")
         made = await renewal.campaigns.start(
             call.services, call.actor, criteria, name=form.text("name"), reason=CampaignReason(reason),
             deadline=deadline, per_hour=per_hour,
-            priority=Priority(_word(Priority, form.text("priority", Priority.BOUND_FIRST), "priority")),
+            priority=Priority(_word(Priority, form.text("priority", Priority.BOUND_FIRST), "priority")), to_ca=to_ca,
             project_id=form.optional("project_id"),
         )  # fmt: skip
     except (*FORM_PROBLEMS, NotFound) as problem:
@@ -277,9 +365,9 @@ def _word(known: Any, text: str, field: str) -> str:
     return text
 
 
-async def _previewed(call: Call, criteria: Criteria, deadline: datetime, per_hour: int) -> Response:
+async def _previewed(call: Call, criteria: Criteria, deadline: datetime, per_hour: int, to_ca: str | None) -> Response:
     found = await renewal.campaigns.preview(
-        call.services, call.actor, criteria, deadline=deadline, per_hour=per_hour, show=50
+        call.services, call.actor, criteria, deadline=deadline, per_hour=per_hour, to_ca=to_ca, show=50
     )
     if not call.form.text("name"):
         raise Invalid(
@@ -290,6 +378,7 @@ async def _previewed(call: Call, criteria: Criteria, deadline: datetime, per_hou
         "fields": [(key, value) for key, value in call.form if key != "step"],
         "found": found,
         "counts": [(words.word(words.REPLACEABLE, code), count) for code, count in found.counts.items()],
+        "to_ca": await ca_name(call, to_ca) if to_ca is not None else "",
         "deadline": deadline,
         "per_hour": per_hour,
     }
@@ -320,6 +409,7 @@ async def _campaign(call: Call, problem: Problem | None = None) -> Response:
         "tab": "campaigns",
         "one": one,
         "criteria": [(words.plain(words.CRITERIA, key), value) for key, value in criteria.items()],
+        "to_ca": await ca_name(call, one.to_ca) if one.to_ca is not None else "",
         "total": total,
         "ended": ended,
         "moving": one.state in _MOVING,

@@ -12,7 +12,7 @@ from certwright.entry.api.base import SIGNED_IN
 from certwright.entry.console.web import FORM_PROBLEMS, Call, Pages, page, revision_of, see
 from certwright.kernel.problems import Problem
 from certwright.platform.i18n import _, current_locale
-from certwright.rooms import notify
+from certwright.rooms import notify, uploads
 from certwright.rooms.access import people
 
 pages = Pages()
@@ -20,8 +20,8 @@ pages = Pages()
 _MANY = 100
 
 UNSHOWN = {
-    "database_pool", "smtp_port", "smtp_security", "smtp_username", "smtp_password", "organization", "sweep_interval",
-    "step_lease", "worker_heartbeat", "log_format", "log_level",
+    "database_pool", "smtp_port", "smtp_security", "smtp_username", "smtp_password", "organization", "private_ca_quota",
+    "sweep_interval", "step_lease", "worker_heartbeat", "log_format", "log_level",
 }  # fmt: skip
 """Settings that have no line of their own: shown with another, secret, or only for whoever runs the process."""
 
@@ -40,6 +40,8 @@ async def _settings(call: Call, problem: Problem | None = None) -> Response:
         "recipients": recipients,
         "smtp": services.settings.smtp_host,
         "account": await people.get_account(services, actor) if call.allowed("iam:account:get") else None,
+        "uploads": await uploads.get_policy(services, actor) if call.allowed("scm:upload_policy:get") else None,
+        "quotas": await uploads.quotas(services, actor) if call.allowed("scm:upload_policy:get") else (),
         "facts": _facts(call) if call.allowed("iam:setting:get") else [],
         "version": _release(),
         "values": call.form.values() if problem else {},
@@ -71,20 +73,57 @@ def _facts(call: Call) -> list[tuple[str, str, str]]:
         ),
         (_("DNS servers"), "CERTWRIGHT_DNS_SERVERS", ", ".join(s.dns_servers) or _("those of the system")),
         (
+            _("Public DNS resolvers asked as well"),
+            "CERTWRIGHT_PUBLIC_RESOLVERS",
+            ", ".join(s.public_resolvers) or _("none"),
+        ),
+        (
             _("Port asked on authoritative DNS servers"),
             "CERTWRIGHT_DNS_AUTHORITATIVE_PORT",
             str(s.dns_authoritative_port),
         ),
         (_("Port where file validation looks"), "CERTWRIGHT_VALIDATION_HTTP_PORT", str(s.validation_http_port)),
+        (_("Where tls-alpn-01 is answered"), "CERTWRIGHT_TLS_ALPN_LISTEN", s.tls_alpn_listen or _("nowhere")),
+        (_("Port where tls-alpn-01 is looked for"), "CERTWRIGHT_VALIDATION_TLS_PORT", str(s.validation_tls_port)),
         (_("Seconds between looks"), "CERTWRIGHT_PROBE_INTERVAL", f"{s.probe_interval:g}"),
         (_("Days old observations are kept"), "CERTWRIGHT_OBSERVATIONS_DAYS", str(s.observations_days)),
         (_("Days cleared alarms are kept"), "CERTWRIGHT_ALARMS_DAYS", str(s.alarms_days)),
         (_("Days messages are kept"), "CERTWRIGHT_MESSAGES_DAYS", str(s.messages_days)),
         (_("Hours a CA that is away is waited for"), "CERTWRIGHT_CA_PATIENCE_HOURS", f"{s.ca_patience_hours:g}"),
         (
-            _("Days until a version whose names were changed is revoked"),
+            _("Days until a reissued version that nothing serves is revoked"),
             "CERTWRIGHT_SUPERSEDED_GRACE_DAYS",
             f"{s.superseded_grace_days:g}",
+        ),
+        (
+            _("Applicants may verify their own OV applications"),
+            "CERTWRIGHT_LONE_DESK",
+            _("yes") if s.lone_desk else _("no"),
+        ),
+        (
+            _("Privacy statement"),
+            "CERTWRIGHT_PRIVACY_STATEMENT_FILE",
+            str(s.privacy_statement_file) if s.privacy_statement_file else _("the one that is shipped"),
+        ),
+        (
+            _("Service statement"),
+            "CERTWRIGHT_SERVICE_STATEMENT_FILE",
+            str(s.service_statement_file) if s.service_statement_file else _("the one that is shipped"),
+        ),
+        (
+            _("Server certificates an account may upload"),
+            "CERTWRIGHT_UPLOADED_SERVERS",
+            str(s.uploaded_servers),
+        ),
+        (
+            _("Client CA certificates an account may upload"),
+            "CERTWRIGHT_UPLOADED_CLIENT_CAS",
+            str(s.uploaded_client_cas),
+        ),
+        (
+            _("List of weak keys"),
+            "CERTWRIGHT_WEAK_KEYS_FILE",
+            str(s.weak_keys_file) if s.weak_keys_file else _("none"),
         ),
         (_("Hours a session lasts"), "CERTWRIGHT_SESSION_HOURS", f"{s.session_hours:g}"),
     ]
@@ -131,6 +170,17 @@ async def rename_account(call: Call) -> Response:
     try:
         await people.rename_account(
             call.services, call.actor, call.form.text("account_name"), revision=revision_of(call.form)
+        )
+    except FORM_PROBLEMS as problem:
+        return await _settings(call, problem)
+    return see("/settings", said="saved", call=call)
+
+
+@pages.post("/settings/uploads", action="scm:upload_policy:update")
+async def set_upload_policy(call: Call) -> Response:
+    try:
+        await uploads.set_policy(
+            call.services, call.actor, legacy_rsa=call.form.checked("legacy_rsa"), revision=revision_of(call.form)
         )
     except FORM_PROBLEMS as problem:
         return await _settings(call, problem)

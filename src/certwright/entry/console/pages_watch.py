@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from certwright.entry.console import words
 from certwright.entry.console.pages_home import alarm_line
 from certwright.entry.console.web import (
     FORM_PROBLEMS,
@@ -77,6 +78,7 @@ async def _alarm(call: Call, problem: Problem | None = None) -> Response:
         "kind": watch.localized(row.kind),
         "certificate_id": row.object_id if row.object_type == "certificate" else location.get("certificate_id"),
         "endpoint_id": row.object_id if is_endpoint else None,
+        "is_desk": row.object_type == "desk",
         "values": [(str(v["at"])[:16].replace("T", " "), v["value"]) for v in row.recent_values or ()],
         "history": [
             {
@@ -148,11 +150,26 @@ async def endpoints(call: Call) -> Response:
     )  # fmt: skip
     lines, next_href = paged(found, "/endpoints", q=search)
     view = {
-        "lines": [_endpoint_line(row) for row in lines],
+        "lines": await _with_alarms(call, [_endpoint_line(row) for row in lines]),
         "values": {"q": search},
         "next_href": next_href,
     }
     return page(call, "watch/endpoints.html", view)
+
+
+async def _with_alarms(call: Call, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An address that answers isn't well while an alarm is open about what it serves."""
+    if not call.allowed("alarm:alarm:list"):
+        return lines
+    async with call.services.db.begin() as tx:
+        for line in lines:
+            found = await watch.open_alarms_for(tx, line["id"]) if line["tone"] == "ok" else []
+            if found:
+                line |= {
+                    "tone": words.tone(words.SEVERITIES, found[0].severity),
+                    "word": watch.localized(found[0].kind).name,
+                }
+    return lines
 
 
 async def _new_view(call: Call, values: Mapping[str, str]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ T = TypeVar("T", bound=Line)
 @dataclass(frozen=True, slots=True)
 class Found:
     """A handler with its address and what it asks of callers; `ask` is a code of words.QUESTIONS or empty. `file`: its
-    form may hold one."""
+    form may hold a document; `files`: so many small ones."""
 
     method: str
     path: str
@@ -131,6 +131,7 @@ class Found:
     handler: Handler
     ask: str = ""
     file: bool = False
+    files: int = 0
 
 
 _call: ContextVar[Call] = ContextVar("console_call")
@@ -146,19 +147,20 @@ class Pages:
         return self._add("GET", path, action)
 
     def post(
-        self, path: str, *, action: str, ask: str = "", file: bool = False
+        self, path: str, *, action: str, ask: str = "", file: bool = False, files: int = 0
     ) -> Callable[[Handler], Handler]:  # fmt: skip
         """With `ask` the handler is called only once the person has confirmed, on a page or in a script's dialog.
 
-        With `file` the form may hold one of at most 10 MiB; `frame` lets so much through below its address, too.
+        With `file` the form may hold one of at most 10 MiB; `frame` lets so much through below its address, too. With
+        `files` it may hold so many of 2 MiB together.
         """
-        return self._add("POST", path, action, ask, file=file)
+        return self._add("POST", path, action, ask, file=file, files=files)
 
     def _add(
-        self, method: str, path: str, action: str, ask: str = "", *, file: bool = False
+        self, method: str, path: str, action: str, ask: str = "", *, file: bool = False, files: int = 0
     ) -> Callable[[Handler], Handler]:
         def keep(handler: Handler) -> Handler:
-            self.found.append(Found(method, path, action, handler, ask, file))
+            self.found.append(Found(method, path, action, handler, ask, file, files))
             return handler
 
         return keep
@@ -207,6 +209,10 @@ def page_above(request: Request) -> str:
 def refusal_page(request: Request, services: Services, status: int) -> Response:
     """The page for what the router refuses; made without looking who asks."""
     problem: Problem = NotFound("not_found", "There is no such page.", fix="Check the address, or begin at the start.")
+    if status == 413:
+        problem = TooLarge(
+            "form_too_large", "That is more than a form may hold.", fix="Send less text or smaller files."
+        )
     problem.status = status
     with use_locale(_locale_of(request)):
         call = _empty_call(request, services)
@@ -252,7 +258,7 @@ async def _answer(found: Found, call: Call) -> Response:
             elif who is None:
                 return _to_sign_in(call)
         if request.method == "POST":
-            call = replace(call, form=await (forms.read_with_file if found.file else forms.read)(request))
+            call = replace(call, form=await _form(found, request))
             _call.set(call)
         sure = not found.ask or call.form.checked("confirmed")
         response = await found.handler(call) if sure else _asked(call, found.ask)
@@ -263,6 +269,12 @@ async def _answer(found: Found, call: Call) -> Response:
     if call.said is not None and response.status_code < 300:
         response.delete_cookie(SAID_COOKIE, path="/")
     return response
+
+
+async def _form(found: Found, request: Request) -> Form:
+    if found.files:
+        return await forms.read_with_files(request, found.files)
+    return await (forms.read_with_file if found.file else forms.read)(request)
 
 
 def _asked(call: Call, code: str) -> Response:
@@ -391,7 +403,11 @@ async def changed(
 
 def see(path: str, *, said: str | None = None, call: Call | None = None) -> Response:
     """Go to `path` by GET; `said` is a code of words.SAID, shown there once."""
-    response = RedirectResponse(quote(path, safe="/?&=%#:,+~-._"), status_code=303)
+    address = quote(path, safe="/?&=%#:,+~-._")
+    response: Response = RedirectResponse(address, status_code=303)
+    if call is not None and call.request.headers.get("x-inline"):
+        # The script that sent the form goes there itself: following, it would fetch the page and lose what is said.
+        response = Response(status_code=204, headers={"x-go": address})
     if said is not None:
         secure = call is None or call.request.url.scheme == "https"
         response.set_cookie(
@@ -520,6 +536,8 @@ def moment(value: datetime) -> Markup:
 def relative(value: datetime) -> str:
     """`in 59 days`, `3 hours ago`; days up to a hundred, because certificates are counted in days."""
     delta = value - _call.get().now
+    if abs(delta) < timedelta(seconds=1):
+        return _("just now")
     days = abs(delta) >= timedelta(days=1)
     if days and abs(delta) < timedelta(days=400):
         return format_timedelta(

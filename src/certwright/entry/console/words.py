@@ -60,6 +60,19 @@ CHALLENGE_STATES: Mapping[str, tuple[str, str]] = {
     "cancelled": (N_("Cancelled"), "idle"),
 }
 
+DNS_OUTCOMES: Mapping[str, tuple[str, str]] = {
+    "found": (N_("There"), "ok"),
+    "no_such_name": (N_("No such name"), "warn"),
+    "no_such_type": (N_("No record of this type"), "warn"),
+    "alias": (N_("A CNAME"), "warn"),
+    "server_failure": (N_("Server failure (SERVFAIL)"), "bad"),
+    "refused": (N_("Refused: not a zone of this server"), "bad"),
+    "timeout": (N_("No answer in time"), "bad"),
+    "unreachable": (N_("Can’t be reached"), "bad"),
+    "malformed": (N_("An answer that can’t be read"), "bad"),
+    "forbidden_address": (N_("Its address may not be contacted"), "bad"),
+}
+
 AUTHORITY_STATES: Mapping[str, tuple[str, str]] = {
     "pending": (N_("Pending"), "busy"),
     "active": (N_("Active"), "ok"),
@@ -102,6 +115,41 @@ APPLICATION_TYPES: Mapping[str, tuple[str, str]] = {
     "ov_pro": (N_("OV Pro"), N_("Like OV, of the CA's higher brand.")),
     "ev": (N_("EV"), N_("Names your organization, which two specialists verify in depth. No wildcards.")),
     "ev_pro": (N_("EV Pro"), N_("Like EV, of the CA's higher brand. No wildcards.")),
+}
+
+ROOT_HASHES: Mapping[str, str] = {
+    "default": N_("The CA's default"),
+    "sha256": N_("SHA-256"),
+}
+
+# What can be done to many certificates at once.
+BULK_ACTIONS: Mapping[str, tuple[str, str]] = {
+    "auto_renew_on": (N_("Turn automatic renewal on"), N_("They are renewed in time, without anybody's doing.")),
+    "auto_renew_off": (N_("Turn automatic renewal off"), N_("They run out unless somebody renews them.")),
+    "notify_on": (N_("Send messages"), N_("Reminders and alarms about them are mailed.")),
+    "notify_off": (N_("Send no messages"), N_("Alarms are still raised, but nobody is mailed about them.")),
+    "tag": (N_("Add tags"), N_("Tags they have stay; one with the same key gets the new value.")),
+    "untag": (N_("Remove tags"), N_("By their keys, whatever their values are.")),
+    "move": (N_("Move to another project"), N_("Keys, versions and validations move along.")),
+    "verify_domains": (N_("Check domains now"), N_("Every name that waits is looked at once.")),
+    "withdraw": (N_("Withdraw applications"), N_("What was published for them is no longer looked for.")),
+    "reissue": (N_("Reissue"), N_("Each gets a new version with a new key; the old one is revoked later.")),
+    "withdraw_privacy": (N_("Withdraw privacy authorization"), N_("The applicants' data is erased for good.")),
+    "revoke": (N_("Revoke"), N_("Clients refuse them from then on. That can't be undone.")),
+    "delete": (N_("Delete"), N_("Their keys are erased for good. Deleting does not revoke.")),
+}
+
+CONFIRMATION_STATES: Mapping[str, tuple[str, str]] = {
+    "waiting": (N_("Not followed yet"), "busy"),
+    "confirmed": (N_("Confirmed"), "ok"),
+    "ran_out": (N_("Ran out unanswered"), "bad"),
+    "replaced": (N_("Replaced by a newer link"), "idle"),
+}
+
+MAIL_STATES: Mapping[str, tuple[str, str]] = {
+    "queued": (N_("waits for the mail server"), "busy"),
+    "sent": (N_("taken by the mail server"), "ok"),
+    "failed": (N_("could not be sent"), "bad"),
 }
 
 # Whose turn it is, as a tag shows it.
@@ -216,6 +264,9 @@ REPLACEABLE: Mapping[str, tuple[str, str]] = {
     "revoked": (N_("Revoked"), ""),
     "expired": (N_("Expired"), ""),
     "refund_review": (N_("Unsubscription under review"), ""),
+    "ca_of_product": (N_("Bought from its CA"), ""),
+    "ca_vouched": (N_("Issued without proof: not by another CA"), ""),
+    "method_not_taken": (N_("Shown by a method the other CA doesn't take"), ""),
 }
 
 CRITERIA: Mapping[str, str] = {
@@ -254,6 +305,13 @@ METHODS: Mapping[str, str] = {
     "http-01": "http-01",
     "dns-01": "dns-01",
     "tls-alpn-01": "tls-alpn-01",
+}
+
+# What a CA believed a revocation by.
+REVOKED_BY: Mapping[str, tuple[str, str]] = {
+    "account": (N_("by the account that ordered it"), ""),
+    "key": (N_("by its own key"), ""),
+    "control": (N_("after its names were shown anew"), ""),
 }
 
 KEY_ALGORITHMS: Mapping[str, str] = {
@@ -311,6 +369,9 @@ QUESTIONS: Mapping[str, Question] = {
     "delete_window": Question(
         N_("Remove this window?"), N_("Without any window renewals run at any time."), N_("Remove the window")
     ),
+    "revert_rules": Question(
+        N_("Go back to the shipped rules?"), N_("The file below is kept, but no longer in force."), N_("Go back")
+    ),
     "delete_freeze": Question(
         N_("End this freeze?"), N_("Renewals that waited for its end run as soon as they may."), N_("End the freeze")
     ),
@@ -324,10 +385,43 @@ QUESTIONS: Mapping[str, Question] = {
         N_("The CA is told the new key and the old one is erased. The account stays the same."),
         N_("Change the key"),
     ),
+    "new_ca_account": Question(
+        N_("Register another account?"),
+        N_(
+            "The present account is left behind and its key erased. Orders under way at this CA fail; certificates it "
+            "issued are revoked with their own keys, or after their names were shown anew."
+        ),
+        N_("Register another"),
+    ),
     "delete_ca": Question(
         N_("Remove this CA?"),
         N_("The key of your account there is erased, so nothing more can be ordered or revoked with it."),
         N_("Remove the CA"),
+    ),
+    "disable_authority": Question(
+        N_("Disable this CA?"),
+        N_("Nothing is issued from it any more, renewals included, until it is enabled again."),
+        N_("Disable the CA"),
+    ),
+    "revoke_authority": Question(
+        N_("Revoke this CA?"),
+        N_("Nothing it issued is trusted any more. This can't be taken back."),
+        N_("Revoke the CA"),
+    ),
+    "delete_authority": Question(
+        N_("Delete this CA?"),
+        N_("After the time of waiting its key is erased for good. Until then it can be restored."),
+        N_("Delete the CA"),
+    ),
+    "revoke_issued": Question(
+        N_("Revoke this certificate?"),
+        N_("The revocation list says so at once. This can't be taken back."),
+        N_("Revoke the certificate"),
+    ),
+    "delete_issued": Question(
+        N_("Delete this certificate?"),
+        N_("Its key here is erased for good. It isn't revoked: whoever has a copy can use it until it expires."),
+        N_("Delete the certificate"),
     ),
     "delete_csr": Question(
         N_("Delete this CSR?"),
@@ -492,16 +586,23 @@ SAID: Mapping[str, str] = {
     "approved": N_("Your approval is recorded."),
     "returned": N_("The case went back to the first specialist."),
     "refused": N_("The case is refused; the applicant is told why."),
+    "rules_replaced": N_("The rules are in force."),
+    "rules_reverted": N_("The shipped rules are in force again."),
     "campaign_started": N_("The mass replacement has begun."),
     "campaign_paused": N_("Paused: no further ones begin."),
     "campaign_resumed": N_("It goes on."),
     "campaign_cancelled": N_("The mass replacement is cancelled."),
     "key_changed": N_("The account has a new key."),
+    "account_renewed": N_("There is another account; the test below says whether it can be used."),
     "ca_added": N_("The CA is added. Test it: that reads its directory and makes your account there."),
     "revoking": N_("The certificate is being revoked."),
     "reissuing": N_("A new version is on its way; the present one keeps working."),
     "renewal_on": N_("Automatic renewal is on."),
     "renewal_off": N_("Automatic renewal is off."),
+    "notify_on": N_("Messages about it are sent."),
+    "notify_off": N_("No messages about it are sent."),
+    "mailed_again": N_("A new link is on its way; the one before it is dead."),
+    "bulk_done": N_("Done to all of them."),
     "acknowledged": N_("The alarm is acknowledged."),
     "discovered": N_("The target was looked at again: below is what it has now."),
     "unbound": N_("The binding is removed."),
@@ -517,6 +618,8 @@ SAID: Mapping[str, str] = {
     "checked": N_("Looked: see below what was found."),
     "sent": N_("A new code is on its way."),
     "mailed": N_("The mails are on their way."),
+    "uploaded": N_("The certificate is uploaded. Below is what was found in it."),
+    "replaced": N_("The newer certificate is in place; targets get it now."),
     "ordered": N_("The order is placed."),
     "paying": N_("The payment is made, or under way."),
     "cancelled": N_("The order is cancelled."),
@@ -525,6 +628,120 @@ SAID: Mapping[str, str] = {
     "refund_rejected": N_("The unsubscription is rejected."),
     "booked": N_("Booked."),
     "coupon_disabled": N_("The code is disabled."),
+}
+
+FINDING_SEVERITIES: Mapping[str, tuple[str, str]] = {
+    "error": (N_("Error"), "bad"),
+    "warning": (N_("Warning"), "warn"),
+    "note": (N_("Note"), "idle"),
+}
+
+# Title and purpose of each tool, in the order of the page.
+TOOLS: Mapping[str, tuple[str, str]] = {
+    "check": (N_("Check"), N_("What is wrong with a certificate, its key and its chain, and how to mend it.")),
+    "inspect": (N_("Look inside"), N_("What a file holds: certificate, request, key, list, PKCS#7, PFX, JKS.")),
+    "match": (N_("Match"), N_("Whether a key belongs to a certificate or a request.")),
+    "convert": (N_("Convert"), N_("PEM, DER, PKCS#7, PFX and JKS, each into the others.")),
+    "chain": (N_("Complete the chain"), N_("Put the intermediates in order and add those that are missing.")),
+    "split": (N_("Split"), N_("Each certificate, key and request of a file by itself.")),
+    "join": (N_("Join"), N_("Several files as one PEM, in the right order.")),
+    "csr": (N_("Make a CSR"), N_("A signing request with a new key or one of yours.")),
+    "bundle": (N_("Pack for a server"), N_("The files one kind of server wants, with a note how to install them.")),
+    "key": (N_("Encrypt or decrypt a key"), N_("Put a passphrase on a private key, take it off, change its form.")),
+}
+
+FORMATS: Mapping[str, str] = {
+    "pem": N_("PEM: text, for most servers"),
+    "der": N_("DER: binary, one certificate, request or key"),
+    "p7b": N_("PKCS#7 (.p7b): certificates without a key"),
+    "pfx": N_("PFX (PKCS#12): certificate, chain and key under a passphrase"),
+    "jks": N_("JKS: Java's old key store"),
+    "pkcs8": N_("Key as PKCS#8 (PRIVATE KEY)"),
+    "pkcs1": N_("Key as PKCS#1 (RSA PRIVATE KEY)"),
+    "sec1": N_("Key as SEC1 (EC PRIVATE KEY)"),
+}
+
+SERVERS: Mapping[str, str] = {
+    "nginx": "nginx",
+    "apache": "Apache",
+    "tomcat": "Tomcat",
+    "iis": "IIS",
+    "weblogic": "WebLogic",
+    "resin": "Resin",
+    "haproxy": "HAProxy",
+    "kubernetes": "Kubernetes",
+    "pem": "PEM",
+    "der": "DER",
+    "p7b": "P7B",
+    "chain": N_("Intermediates and root alone"),
+}
+
+# How a file came.
+CONTAINERS: Mapping[str, str] = {
+    "pem": N_("PEM text"),
+    "der": N_("Binary (DER)"),
+    "p7b": N_("PKCS#7 bundle"),
+    "pfx": N_("PKCS#12 store (PFX)"),
+    "jks": N_("JKS store"),
+}
+
+# What a part of a file is.
+PARTS: Mapping[str, str] = {
+    "certificate": N_("Certificate"),
+    "csr": N_("Signing request (CSR)"),
+    "key": N_("Private key"),
+    "public_key": N_("Public key"),
+    "crl": N_("Revocation list (CRL)"),
+    "pkcs7": N_("PKCS#7 bundle"),
+    "pkcs12": N_("PKCS#12 store (PFX)"),
+    "ocsp_response": N_("OCSP response"),
+    "parameters": N_("Curve parameters"),
+    "ssh_key": N_("OpenSSH private key"),
+    "unknown": N_("Block of an unknown kind"),
+}
+
+PART_FIELDS: Mapping[str, str] = {
+    "name": N_("Alias"),
+    "subject": N_("Subject"),
+    "issuer": N_("Issuer"),
+    "serial": N_("Serial number"),
+    "not_before": N_("Valid from"),
+    "not_after": N_("Valid until"),
+    "names": N_("Names"),
+    "common_name": N_("Common name (CN)"),
+    "key_algorithm": N_("Key"),
+    "signature_algorithm": N_("Signed with"),
+    "sha256": N_("SHA-256 fingerprint"),
+    "sha1": N_("SHA-1 fingerprint"),
+    "spki_sha256": N_("SHA-256 of the public key"),
+    "is_ca": N_("May issue certificates"),
+    "self_signed": N_("Self-signed"),
+    "version": N_("Version"),
+    "key_usage": N_("Key usage"),
+    "extended_key_usage": N_("Extended key usage"),
+    "path_length": N_("CAs allowed below"),
+    "subject_key_id": N_("Subject key identifier"),
+    "authority_key_id": N_("Authority key identifier"),
+    "policies": N_("Policies"),
+    "crl_urls": N_("Revocation lists at"),
+    "issuer_urls": N_("Issuer's certificate at"),
+    "ocsp_urls": N_("OCSP at"),
+    "must_staple": N_("Must staple"),
+    "timestamps": N_("Certificate Transparency timestamps"),
+    "permitted_names": N_("May certify only"),
+    "excluded_names": N_("May not certify"),
+    "number": N_("Number"),
+    "this_update": N_("Of"),
+    "next_update": N_("Next"),
+    "entries": N_("Revoked certificates"),
+    "revoked": N_("First of them"),
+    "at": N_("on"),
+    "reason": N_("reason"),
+    "response_status": N_("Answer"),
+    "produced_at": N_("Made"),
+    "answers": N_("About"),
+    "status": N_("status"),
+    "revoked_at": N_("revoked"),
 }
 
 
