@@ -24,6 +24,8 @@ OPEN_TO_ALL = {
     # Relying parties have no account.
     ("GET", "/ca/{file_name}"),
     ("GET", "/crl/{file_name}"),
+    ("GET", "/ocsp/{authority_id}/{question:path}"),
+    ("POST", "/ocsp/{authority_id}"),
     # The console: what comes before anybody is somebody, the roots to trust, and files of the package.
     ("GET", "/setup"),
     ("POST", "/setup"),
@@ -49,11 +51,25 @@ OPEN_TO_THE_SIGNED_IN = {
     ("GET", "/api/v1/me/sessions"),
     ("DELETE", "/api/v1/me/sessions/{session_id}"),
     ("GET", "/api/v1/actions"),
+    # The text is for whoever is asked to agree to it.
+    ("GET", "/api/v1/certificates/privacy-statement"),
+    ("GET", "/privacy-statement"),
     ("GET", "/api/v1/organisation-kinds"),
     ("GET", "/api/v1/tokens"),
-    # Arithmetic on what the caller sends; nothing of the account is shown.
-    ("POST", "/api/v1/tools/x509/check"),
-    ("POST", "/api/v1/tools/x509/inspect"),
+    # Arithmetic on what the caller sends; of the account nothing is shown but CA certificates that complete a chain.
+    *(
+        ("POST", f"/api/v1/tools/x509/{tool}")
+        for tool in ("check", "inspect", "convert", "chain", "split", "join", "match", "csr", "bundle", "key")
+    ),
+    *(("GET", f"/guide{rest}") for rest in ("", "/findings", "/findings/{id}", "/{id}")),
+    # The same on the console's pages, and the answer as a file.
+    ("GET", "/toolbox"),
+    ("POST", "/toolbox/save"),
+    *(
+        (method, f"/toolbox/{tool}")
+        for tool in ("check", "inspect", "convert", "chain", "split", "join", "match", "csr", "bundle", "key")
+        for method in ("GET", "POST")
+    ),
     ("GET", "/api/v1/tokens/{token_id}"),
     ("PATCH", "/api/v1/tokens/{token_id}"),
     ("DELETE", "/api/v1/tokens/{token_id}"),

@@ -53,6 +53,23 @@ def test_products_orders_balance_and_unsubscriptions(signed_in: Command, tmp_pat
     assert [line.split("\t")[2] for line in books[1:]] == ["refund", "payment"]
     assert signed_in("coupons", "disable", "GIFT").code == 0
 
+    text = json.loads(signed_in("orders", "statement", "--json").out)
+    assert text["version"] == order["statement_version"]
+    assert text["text"].strip() in signed_in("orders", "statement", "--version", text["version"]).out
+    assert "service statement" in signed_in("orders", "statement", "--version", "1999").err
+    assert asked["id"] in signed_in("unsubscriptions", "show", asked["id"]).out
+    assert asked["id"] in signed_in("unsubscriptions", "export", "--state", "refunded").out
+    assert (
+        len(signed_in("orders", "list", "--product", "house", "--since", "2020-01-01T00:00:00Z").out.splitlines()) == 4
+    )
+    assert signed_in("orders", "export", "--product", "other").out.splitlines()[1:] == []
+    assert signed_in("orders", "list", "--until", "2020-01-01T00:00:00Z").out.splitlines()[1:] == []
+    (tmp_path / "dearer.json").write_text('{"prices": {"base": "120"}}')
+    assert signed_in("products", "update", "house", "dearer.json").code == 0
+    assert [line.split("\t")[3] for line in signed_in("products", "versions", "house").out.splitlines()[1:]] == [
+        "120", "100",
+    ]  # fmt: skip
+
     changed = signed_in(
         "balance", "policy", "--review", "automatic", "--unpaid-days", "3", "--invoice-limit", "EUR=500"
     )

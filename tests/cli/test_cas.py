@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Command
-from tests.servers.acme import FakeAcme, fake_acme
+from tests.servers.acme import FakeAcme, fake_acme, problem
 
 
 @pytest.fixture
@@ -78,6 +78,37 @@ def test_a_limit_that_is_none_is_used_wrongly(signed_in: Command, text: str) -> 
     wrong = signed_in("cas", "add", "x", "https://ca.example/dir", "--limit-of", text)
     assert wrong.code == 2
     assert "--limit-of" in wrong.err
+
+
+def test_what_an_acme_ca_wants_to_see_is_printed_without_waiting_for_the_certificate(
+    signed_in: Command, ca: FakeAcme, root: str
+) -> None:
+    assert signed_in("cas", "add", "asks", ca.directory_url, "--root", root, "--private").code == 0
+    applied = signed_in("apply", "asks.demo.localhost", "--name", "asked", "--ca", "asks", "--method", "file",
+                        "--consent", "--phone", "+49 30 1234567")  # fmt: skip
+    assert applied.code == 0, applied.err
+    assert "pending_domain_validation" in applied.out
+    assert "http://asks.demo.localhost/.well-known/acme-challenge/" in applied.out
+    assert "certwright certificates check cert_" in applied.out
+    assert signed_in("certificates", "withdraw", "asked").code == 0
+    assert signed_in("certificates", "delete", "asked", "--yes").code == 0
+    assert signed_in("cas", "delete", "asks", "--yes").code == 0
+
+
+def test_a_ca_that_is_away_is_said_with_the_command_that_shows_what_it_wants(
+    signed_in: Command, ca: FakeAcme, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("certwright.entry.cli.certificates._CA_ANSWERS_WITHIN", 0.3)
+    assert signed_in("cas", "add", "gone", ca.directory_url, "--root", root, "--private").code == 0
+    ca.in_the_way["new-order"].extend([problem("serverInternal", "busy", 503)] * 100)
+    applied = signed_in("apply", "gone.demo.localhost", "--name", "gone-one", "--ca", "gone", "--method", "file",
+                        "--consent", "--phone", "+49 30 1234567")  # fmt: skip
+    assert applied.code == 0, applied.err
+    assert "The CA hasn't said yet what it wants to see." in applied.out
+    assert "certwright certificates show cert_" in applied.out
+    assert signed_in("certificates", "withdraw", "gone-one").code == 0
+    assert signed_in("certificates", "delete", "gone-one", "--yes").code == 0
+    assert signed_in("cas", "delete", "gone", "--yes").code == 0
 
 
 def test_an_application_names_the_ca_it_goes_to(signed_in: Command, ca: FakeAcme, root: str) -> None:

@@ -87,6 +87,39 @@ def test_an_application_says_what_to_publish_and_can_be_taken_back(signed_in: Co
     assert "Possible now:" in refused.err
 
 
+def test_many_certificates_are_previewed_changed_and_exported(signed_in: Command, tmp_path: Path) -> None:
+    for number in (1, 2):
+        made = signed_in("authorities", "issue", f"many-{number}.example", "--name", f"many-{number}")
+        assert made.code == 0, made.err
+    said = signed_in("certificates", "bulk", "tag", "--search", "many-", "--set-tag", "team=shop", "--dry-run")
+    assert (said.code, said.out.count("would be done")) == (0, 2), said.err
+    unasked = signed_in("certificates", "bulk", "tag", "--search", "many-", "--set-tag", "team=shop")
+    assert (unasked.code, "--yes" in unasked.err) == (2, True)
+    assert "team:shop" not in signed_in("certificates", "show", "many-1", "--json").out
+    done = signed_in("certificates", "bulk", "tag", "--search", "many-", "--set-tag", "team=shop", "--yes")
+    assert (done.code, "Done to 2." in done.out) == (0, True), done.err
+    again = json.loads(
+        signed_in("certificates", "bulk", "tag", "many-1", "--set-tag", "team=shop", "--yes", "--json").out
+    )
+    assert (again["ok"], again["items"][0]["problem"]["code"]) == (0, "nothing_to_do")
+    assert signed_in("certificates", "bulk", "delete").code == 2
+
+    file = tmp_path / "list.csv"
+    assert signed_in("certificates", "export", "--tag", "team:shop", "-o", str(file)).code == 0
+    assert len(file.read_text().splitlines()) == 3
+    listed = json.loads(signed_in("certificates", "export", "--search", "many-1", "--format", "json").out)
+    assert [one["name"] for one in listed["items"]] == ["many-1"]
+    narrowed = signed_in("certificates", "list", "--domains", "single", "--search", "many-", "--type", "dv", "--json")
+    assert len(json.loads(narrowed.out)["items"]) == 2
+    assert json.loads(signed_in("certificates", "list", "--deployed-on", "nowhere", "--json").out)["items"] == []
+
+
+def test_what_applicants_agree_to_can_be_read(signed_in: Command) -> None:
+    read = signed_in("certificates", "privacy-statement")
+    assert (read.code, "# What is kept" in read.out) == (0, True), read.err
+    assert signed_in("certificates", "privacy-statement", "--version", "never").code == 1
+
+
 def test_every_wrong_field_of_an_application_has_its_own_line(signed_in: Command) -> None:
     refused = signed_in("apply", "not a name", "--applicant", "Ann", "--email", "nobody", "--phone", "1", "--consent")
     assert refused.code == 1
@@ -138,6 +171,14 @@ def test_an_earlier_version_is_revoked_by_its_number(signed_in: Command) -> None
     assert document["versions"][1]["revoked_at"]
     again = signed_in("certificates", "revoke", "leaked", "--version", "1", "--yes")
     assert (again.code, "expired or is revoked" in again.err) == (1, True)
+
+
+def test_whom_a_dns_connection_can_be_made_to_is_listed_with_what_each_needs(signed_in: Command) -> None:
+    table = signed_in("dns", "operators", "cloudfl")
+    assert (table.code, "Cloudflare" in table.out, "Hetzner" in table.out) == (0, True, False)
+    (one,) = json.loads(signed_in("dns", "operators", "cloudfl", "--json").out)["items"]
+    assert (one["kind"], one["settings"]) == ("lexicon", {"provider": "cloudflare"})
+    assert [field["name"] for field in one["fields"] if field["secret"]] == ["auth_token"]
 
 
 def test_any_other_table_shows_as_many_columns_as_fit(

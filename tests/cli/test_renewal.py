@@ -23,12 +23,18 @@ def test_windows_freezes_and_limits_come_and_go(signed_in: Command) -> None:
     assert made.code == 0, made.err
     assert json.loads(made.out)["weekdays"] == ["mon", "fri"]
     assert "nights" in signed_in("renewals", "windows").out
+    edited = json.loads(signed_in("renewals", "edit-window", "nights", "--to", "05:30", "--days", "sun", "--json").out)
+    kept = {"name": "nights", "from": "22:00:00", "to": "05:30:00", "weekdays": ["sun"], "zone": "UTC"}
+    assert {field: edited[field] for field in kept} == kept
+    assert signed_in("renewals", "edit-window", "nights", "--zone", "Mars").code == 1
     assert signed_in("renewals", "remove-window", "nights").code == 0
     frozen = signed_in(
         "renewals", "freeze", "2098-12-20T00:00:00Z", "2099-01-07T00:00:00Z", "--reason", "Trade", "--json"
     )
     freeze = json.loads(frozen.out)["id"]
     assert "Trade" in signed_in("renewals", "freezes").out
+    longer = json.loads(signed_in("renewals", "edit-freeze", freeze, "--to", "2099-01-10T00:00:00Z", "--json").out)
+    assert (longer["to"], longer["reason"]) == ("2099-01-10T00:00:00Z", "Trade")
     assert signed_in("renewals", "unfreeze", freeze).code == 0
     assert signed_in("renewals", "set-limit", "builtin", "--per-minute", "30").code == 0
     assert "builtin" in signed_in("renewals", "limits").out
@@ -45,6 +51,8 @@ def test_a_mass_replacement_asks_before_it_starts(signed_in: Command) -> None:
     )
     assert started.code == 0, started.err
     assert "drill" in signed_in("campaigns", "list").out
+    nowhere = signed_in("campaigns", "preview", "--names", "*", "--to-ca", "nobody")
+    assert (nowhere.code, "nobody" in nowhere.err) == (1, True)
     assert signed_in("campaigns", "items", "drill").code == 0
     assert signed_in("campaigns", "rate", "drill", "5").code == 0
 

@@ -21,6 +21,7 @@ import structlog
 import uvicorn
 
 from certwright.entry import wiring
+from certwright.entry.responder import ChallengeResponder
 from certwright.entry.web_certificate import WebCertificate
 from certwright.kernel.problems import Problem, Unavailable
 from certwright.platform.config import Settings, host_and_port
@@ -153,8 +154,13 @@ async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int 
         worker = Worker(services) if role in ("all", "worker") else None
         server: _Server | None = None
         freshening: asyncio.Task[None] | None = None
+        responder: ChallengeResponder | None = None
         children: list[subprocess.Popen[bytes]] = []
         try:
+            # One process answers; the others of this machine have a socket to inherit.
+            if settings.tls_alpn_listen is not None and role in ("all", "web") and socket_fd is None:
+                responder = ChallengeResponder(services)
+                await responder.start()
             if worker is not None:
                 tasks.append(asyncio.create_task(worker.run(), name="worker"))
             if role in ("all", "web"):
@@ -176,6 +182,8 @@ async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int 
             if freshening is not None:
                 freshening.cancel()
             await _stop(server, worker, tasks, children)
+            if responder is not None:
+                await responder.stop()
     if socket_fd is None:
         _say("stopped")
 

@@ -53,7 +53,7 @@ class WebCertificate:
             return
         key = await keys.open_key(self._services, actor, version.key_id, "to serve this console")
         chain = to_pem(version.leaf_der) + "".join(to_pem(der) for der in version.chain_ders)
-        with _in_memory(chain.encode()) as chain_path, _in_memory(to_pkcs8_pem(key)) as key_path:
+        with in_memory(chain.encode()) as chain_path, in_memory(to_pkcs8_pem(key)) as key_path:
             self.context.load_cert_chain(chain_path, key_path)
         self._loaded = version.version_id
 
@@ -124,7 +124,8 @@ def served_names(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
+def in_memory(content: bytes) -> Iterator[str]:
+    """A path that OpenSSL can read `content` from while the block lasts."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("certwright", os.MFD_CLOEXEC)
         try:

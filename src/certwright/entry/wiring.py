@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from certwright.connectors import payment
 from certwright.connectors.ca.acme import AcmeAccounts
 from certwright.connectors.ca.builtin import BuiltinCa
 from certwright.connectors.ca.certcentral import CertCentralShop
@@ -28,6 +29,7 @@ from certwright.platform.egress import Egress
 from certwright.platform.events import Events, forget_delivered
 from certwright.platform.jobs import Jobs
 from certwright.platform.limits import CheckLimit
+from certwright.platform.processes import Processes
 from certwright.platform.queue_log import forget_queue_log
 from certwright.platform.resolver import Resolver
 from certwright.platform.services import Services
@@ -46,13 +48,14 @@ from certwright.rooms import (
     notify,
     organisations,
     renewal,
+    uploads,
     validation,
     watch,
 )
 
 ROOMS = (
     audit, accounts, access, keys, csrs, authorities, cas, validation, organisations, billing, certificates, renewal,
-    deployment, watch, notify,
+    deployment, uploads, watch, notify,
 )  # fmt: skip
 
 
@@ -74,7 +77,10 @@ async def build(settings: Settings, *, clock: Clock | None = None, database_url:
         )  # fmt: skip
     jobs = Jobs(clock, lease=timedelta(seconds=settings.step_lease))
     guard = AddressGuard(tuple(settings.allowed_networks))
-    resolver = Resolver(settings.dns_servers, guard=guard, authoritative_port=settings.dns_authoritative_port)
+    resolver = Resolver(
+        settings.dns_servers, guard=guard, authoritative_port=settings.dns_authoritative_port,
+        public=settings.public_resolvers,
+    )  # fmt: skip
     ports: dict[type, Any] = {access.AuthCache: access.AuthCache(), CheckLimit: CheckLimit()}
     services = Services(
         settings=settings,
@@ -101,6 +107,7 @@ def _plugs(services: Services) -> dict[type, Any]:
     bought = certificates.BoughtCertificates()
     plugs: dict[type, Any] = {
         authorities.Signer: authorities.SoftwareSigner(services),
+        authorities.StatusAnswers: authorities.StatusAnswers(services),
         certificates.AuthorityDirectory: certificates.AuthorityDirectory(
             {certificates.BUILTIN_CA: BuiltinCa(services)}, OutsideCas(services)
         ),
@@ -111,7 +118,7 @@ def _plugs(services: Services) -> dict[type, Any]:
         billing.Fulfilment: bought,
         billing.Withdrawal: bought,
         billing.Predecessors: bought,
-        billing.PaymentProviders: billing.PaymentProviders({}),
+        billing.PaymentProviders: payment.installed(services),
         organisations.Mail: notify.ApplicantMail(),
         certificates.Mail: notify.RevocationMail(),
         validation.Mail: notify.MailboxMail(),
@@ -124,6 +131,8 @@ def _plugs(services: Services) -> dict[type, Any]:
             {"rfc2136": Rfc2136Provider(), "lexicon": LexiconProvider(), "huawei": HuaweiProvider()}
         ),
         watch.TrustedRoots: OwnRoots(),
+        uploads.Fetches: uploads.Fetches(),
+        Processes: Processes(),
     }
     channel = SmtpChannel.of(services.settings)
     if channel is not None:
@@ -157,4 +166,5 @@ class OrganizationReuse:
 
 async def aclose(services: Services) -> None:
     """Give back what `build` opened."""
+    await services.port(Processes).close()
     await services.db.close()

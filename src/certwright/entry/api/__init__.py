@@ -20,6 +20,7 @@ from certwright.entry.api import (
     organisations,
     renewal,
     tools_x509,
+    uploads,
     validation,
     watch,
 )
@@ -32,7 +33,7 @@ API_PREFIX = "/api/v1"
 
 _PARTS = (
     accounts, audit, certificates, csrs, authorities, cas, validation, organisations, renewal, deployment, watch,
-    notify, billing, tools_x509,
+    notify, billing, uploads, tools_x509,
 )  # fmt: skip
 _ROUTERS = tuple(part.router for part in _PARTS)
 

@@ -11,7 +11,7 @@ import binascii
 import difflib
 import json
 import re
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
 from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator
@@ -157,7 +158,7 @@ class ActionRoute(APIRoute):
         action, secret = self.action, self.secret
         # Health checks come with whatever a load balancer adds.
         strict = self.path.startswith("/api/")
-        known = frozenset(parameter.alias for parameter in self.dependant.query_params)
+        known = frozenset(_query_parameters(self.dependant))
 
         async def guarded(request: Request) -> Response:
             caller = None
@@ -180,6 +181,13 @@ class ActionRoute(APIRoute):
             return await _once(request, caller, key, handle, secret)
 
         return guarded
+
+
+def _query_parameters(dependant: Dependant) -> Iterator[str]:
+    """Of a handler and of what it depends on."""
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for below in dependant.dependencies:
+        yield from _query_parameters(below)
 
 
 class Router:

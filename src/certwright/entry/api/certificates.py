@@ -9,10 +9,12 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import Query, Request, Response
+from fastapi import Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from certwright.entry.api.base import CALLER, Caller, Moment, Router, check_if_match, in_utc, json_response
+from certwright.entry.api.base import CALLER, SIGNED_IN, Caller, Moment, Router, check_if_match, in_utc, json_response
+from certwright.entry.api.certificate_export import export_response
 from certwright.kernel.problems import Invalid
 from certwright.rooms import certificates
 from certwright.rooms.certificates import Detail, State, Summary
@@ -30,6 +32,10 @@ class ApplicantIn(_In):
     name: str = Field(max_length=200)
     email: str = Field(max_length=330)
     phone: str = Field(max_length=60)
+
+
+def _person(given: ApplicantIn | None) -> certificates.Applicant | None:
+    return certificates.Applicant(**given.model_dump()) if given else None
 
 
 class ApplicationIn(_In):
@@ -58,8 +64,14 @@ class ApplicationIn(_In):
     )
     organisation_id: Id | None = Field(default=None, description="whom OV and EV certificates name")
     applicant: ApplicantIn | None = None
+    technical_contact: ApplicantIn | None = Field(default=None, description="whom to ask about the servers, if another")
+    root_hash: Annotated[str, Field(max_length=40)] = Field(
+        default="default", description="default or sha256, where the CA lets people choose"
+    )
     consent: bool = Field(default=False, description="agreement to the privacy statement; must be true to apply")
-    consent_version: Annotated[str, Field(max_length=100)] = ""
+    consent_version: Annotated[str, Field(max_length=100)] = Field(
+        default="", description="version of the statement that was read (/privacy-statement); default: today's"
+    )
 
     def value(self) -> certificates.Application:
         return certificates.Application(
@@ -71,7 +83,9 @@ class ApplicationIn(_In):
             csr=self.csr,
             csr_id=self.csr_id,
             pin_key=self.pin_key,
-            applicant=certificates.Applicant(**self.applicant.model_dump()) if self.applicant else None,
+            applicant=_person(self.applicant),
+            technical_contact=_person(self.technical_contact),
+            root_hash=self.root_hash,
             consent=self.consent,
             consent_version=self.consent_version,
             certificate_type=self.certificate_type,
@@ -89,12 +103,13 @@ class ChangesIn(_In):
     validation_method: Annotated[str, Field(max_length=40)] | None = None
     per_name_methods: dict[str, Annotated[str, Field(max_length=40)]] | None = None
     applicant: ApplicantIn | None = None
+    technical_contact: ApplicantIn | None = None
 
     def changes(self, **more: Any) -> certificates.Changes:
         return certificates.Changes(
             csr=self.csr, key_algorithm=self.key_algorithm, validation_method=self.validation_method,
             per_name_methods=self.per_name_methods,
-            applicant=certificates.Applicant(**self.applicant.model_dump()) if self.applicant else None, **more,
+            applicant=_person(self.applicant), technical_contact=_person(self.technical_contact), **more,
         )  # fmt: skip
 
 
@@ -208,12 +223,16 @@ class ApplicationOut(BaseModel):
     certificate_type: str
     organisation_id: str | None
     applicant: dict[str, str] | None
+    technical_contact: dict[str, str] | None
+    root_hash: str
+    per_name_methods: dict[str, str]
     consent_at: datetime | None
     consent_version: str
     submitted_at: datetime
     validated_at: datetime | None
     issued_at: datetime | None
     withdrawn_at: datetime | None
+    withdrawal_refused: str | None
     failed_at: datetime | None
     failure: dict[str, Any] | None
     waiting_for: dict[str, Any] | None
@@ -238,6 +257,10 @@ class VersionOut(BaseModel):
     revoke_asked_at: datetime | None
     revoked_at: datetime | None
     revocation_reason: str | None
+    revoked_by: str | None = Field(
+        description="what the CA believed: `account` (ours), `key` (the certificate's), or `control` of its names"
+    )
+    waiting_for: dict[str, Any] | None = Field(description="why a revocation that was asked for isn't done yet")
     chain: list[str]
 
 
@@ -261,15 +284,32 @@ class CoverageOut(BaseModel):
     ends_at: datetime | None
     inherited_days: int
     renews_certificate_id: str | None
+    renewed_by: list[str] = Field(description="certificates of renewal orders for this one")
+
+
+class ConfirmationOut(BaseModel):
+    """A link mailed to the applicant of an OV or EV certificate before a version is revoked. `state` is waiting,
+    confirmed, ran_out, or replaced by a newer link."""
+
+    id: str
+    version_id: str
+    version: int
+    address: str
+    mailed_at: datetime
+    expires_at: datetime
+    confirmed_at: datetime | None
+    state: str
 
 
 class CertificateOut(SummaryOut):
+    purpose: certificates.Purpose
     application: ApplicationOut | None
     validation: ValidationOut | None
     versions: list[VersionOut]
     renew_at: datetime | None
     fallback_ca: str | None
     coverage: CoverageOut | None
+    confirmations: list[ConfirmationOut]
     allowed_operations: list[str]
     refused_operations: dict[str, RefusalOut]
 
@@ -291,18 +331,22 @@ class DraftOut(BaseModel):
     certificate_type: str | None
     organisation_id: str | None
     applicant: dict[str, str] | None
+    technical_contact: dict[str, str] | None
+    root_hash: str
 
 
 def detail_json(detail: Detail) -> dict[str, Any]:
     """The document of one certificate; CertificateOut says the same to OpenAPI."""
     refused = {o.value: verdict for o, verdict in detail.allowed.items() if verdict is not None}
     return {name: getattr(detail.summary, name) for name in SummaryOut.model_fields} | {
+        "purpose": detail.purpose,
         "application": detail.application,
         "validation": validation_json(detail.validation),
         "versions": detail.versions,
         "renew_at": detail.renew_at,
         "fallback_ca": detail.fallback_ca,
         "coverage": detail.coverage,
+        "confirmations": detail.confirmations,
         "allowed_operations": detail.allowed_operations,
         "refused_operations": {
             name: {"code": r.code, "message": r.message, "fix": r.fix} for name, r in refused.items()
@@ -341,19 +385,37 @@ def _answer(detail: Detail, status: int = 200) -> Response:
 # --- list -----------------------------------------------------------------------------------------------------------
 
 
-@router.get("", action="scm:cert:list", response_model=CertificatePage)
-async def list_certificates(
-    call: Caller = CALLER,
+def filters_of(
     state: Annotated[list[State] | None, Query()] = None,
     search: Annotated[str | None, Query(max_length=300, description="part of a name, fingerprint or serial")] = None,
+    type: Annotated[str | None, Query(max_length=40, description="dv, ov, ov_pro, ev or ev_pro")] = None,
+    domain_type: Annotated[str | None, Query(max_length=40, description="single, multi or wildcard")] = None,
     ca: Annotated[str | None, Query(max_length=64)] = None,
     project_id: Annotated[str | None, Query(max_length=64)] = None,
     tag: Annotated[list[str] | None, Query(description="key:value")] = None,
+    expires_after: Annotated[Moment | None, Query()] = None,
     expires_before: Annotated[Moment | None, Query()] = None,
     expires_soon: Annotated[bool | None, Query()] = None,
     key_algorithm: Annotated[str | None, Query(max_length=40)] = None,
     sha256: Annotated[str | None, Query(max_length=100)] = None,
     serial: Annotated[str | None, Query(max_length=100)] = None,
+    deployed_on: Annotated[str | None, Query(max_length=200, description="id or name of a target")] = None,
+) -> certificates.Filters:
+    return certificates.Filters(
+        states=tuple(state or ()), search=search, ca=ca, project_id=project_id, tag=_tags(tag or []),
+        expires_after=expires_after, expires_before=expires_before, expires_soon=expires_soon,
+        key_algorithm=key_algorithm, sha256=sha256, serial=serial, certificate_type=type, domain_type=domain_type,
+        deployed_on=deployed_on,
+    )  # fmt: skip
+
+
+Wanted = Annotated[certificates.Filters, Depends(filters_of)]
+
+
+@router.get("", action="scm:cert:list", response_model=CertificatePage)
+async def list_certificates(
+    filters: Wanted,
+    call: Caller = CALLER,
     sort: Annotated[Literal["created", "expiry", "updated", "state"], Query()] = "created",
     direction: Annotated[Literal["asc", "desc"] | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -361,21 +423,6 @@ async def list_certificates(
 ) -> Response:
     """Certificates you may see, a page at a time; `next_cursor` is null on the last page."""
     descending = (direction or ("asc" if sort in ("expiry", "state") else "desc")) == "desc"
-    for field, text in (("search", search), ("ca", ca), ("project_id", project_id)):
-        if text is not None and "\x00" in text:
-            raise Invalid("text_invalid", "The text holds a NUL character.", field=field, fix="Remove it.")
-    filters = certificates.Filters(
-        states=tuple(state or ()),
-        search=search,
-        ca=ca,
-        project_id=project_id,
-        tag=_tags(tag or []),
-        expires_before=expires_before,
-        expires_soon=expires_soon,
-        key_algorithm=key_algorithm,
-        sha256=sha256,
-        serial=serial,
-    )
     after = _read_cursor(cursor, sort) if cursor else None
     rows = await certificates.list_certificates(
         call.services, call.actor, filters, sort=sort, descending=descending, after=after, limit=limit + 1
@@ -413,13 +460,45 @@ def _read_cursor(text: str, sort: str) -> tuple[Any, str]:
         made_for, value, row_id = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if made_for != sort or not isinstance(row_id, str) or "\x00" in row_id:
             raise wrong
-        if sort in ("expiry", "updated"):
+        if sort == "updated" or (sort == "expiry" and value is not None):
             value = in_utc(datetime.fromisoformat(value))
         elif sort == "state" and (not isinstance(value, str) or "\x00" in value):
             raise wrong
     except (binascii.Error, ValueError, TypeError) as error:
         raise wrong from error
     return value, row_id
+
+
+@router.get(
+    "/export",
+    action="scm:cert:list",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"text/csv": {}, "application/json": {}}, "description": "The file"}},
+)
+async def export_certificates(
+    filters: Wanted, call: Caller = CALLER, format: Annotated[Literal["csv", "json"], Query()] = "csv"
+) -> Response:
+    """All certificates that fit the filters as one file, newest first."""
+    return await export_response(certificates.export_certificates(call.services, call.actor, filters), format)
+
+
+class StatementOut(BaseModel):
+    """What applicants agree to; `current`: it is today's."""
+
+    version: str
+    current: bool
+    text: str
+
+
+@router.get("/privacy-statement", action=SIGNED_IN, response_model=StatementOut)
+async def privacy_statement(
+    call: Caller = CALLER,
+    version: Annotated[str | None, Query(max_length=40, description="one agreed to earlier; default: today's")] = None,
+) -> Response:
+    """The privacy statement. Paragraphs are parted by empty lines; a line that begins with "# " is a heading."""
+    found = await certificates.privacy_statement(call.services, version)
+    today = certificates.current_privacy_statement(call.services).version
+    return json_response({"version": found.version, "current": found.version == today, "text": found.text})
 
 
 @router.get("/counts", action="scm:cert:list", response_model=dict[str, int])
@@ -472,6 +551,67 @@ async def delete_certificate(certificate_id: str, call: Caller = CALLER) -> Resp
     return Response(status_code=204)
 
 
+# --- many at once ---------------------------------------------------------------------------------------------------
+
+
+class BulkIn(_In):
+    """One action on many certificates, each by the rules of the single operation."""
+
+    action: certificates.BulkAction
+    ids: list[Id] = Field(max_length=1000)
+    tags: (
+        Annotated[
+            dict[Annotated[str, Field(max_length=200)], Annotated[str, Field(max_length=200)]], Field(max_length=100)
+        ]
+        | None
+    ) = Field(default=None, description="for tag and untag")
+    project_id: Id | None = Field(default=None, description="for move")
+    reason: certificates.RevocationReason | None = Field(default=None, description="for revoke")
+
+    def value(self) -> certificates.Bulk:
+        return certificates.Bulk(self.action, self.tags, self.project_id, self.reason)
+
+
+class BulkLineOut(BaseModel):
+    """`ok`: it will be, or was, done; else `problem` says why not."""
+
+    id: str
+    name: str
+    primary_name: str
+    ok: bool
+    problem: dict[str, Any] | None
+
+
+class BulkOut(BaseModel):
+    ok: int
+    refused: int
+    items: list[BulkLineOut]
+
+
+def _bulk_answer(lines: list[certificates.Line]) -> Response:
+    items = [
+        {
+            "id": line.id, "name": line.name, "primary_name": line.primary_name, "ok": line.fine,
+            "problem": None if line.problem is None else line.problem.as_dict(),
+        }
+        for line in lines
+    ]  # fmt: skip
+    fine = sum(line.fine for line in lines)
+    return json_response({"ok": fine, "refused": len(lines) - fine, "items": items})
+
+
+@router.post("/bulk/preview", action="scm:cert:list", response_model=BulkOut)
+async def preview_bulk(body: BulkIn, call: Caller = CALLER) -> Response:
+    """Says of each certificate whether the action would be done to it, and why not. Changes nothing."""
+    return _bulk_answer(await certificates.bulk_preview(call.services, call.actor, body.value(), body.ids))
+
+
+@router.post("/bulk", action="scm:cert:list", response_model=BulkOut)
+async def perform_bulk(body: BulkIn, call: Caller = CALLER) -> Response:
+    """Do it to each certificate that allows it, at most 200; the answer says of each what became of it."""
+    return _bulk_answer(await certificates.bulk_perform(call.services, call.actor, body.value(), body.ids))
+
+
 # --- application ----------------------------------------------------------------------------------------------------
 
 
@@ -511,8 +651,8 @@ async def withdraw(certificate_id: str, call: Caller = CALLER) -> Response:
 async def reissue(certificate_id: str, body: ReissueIn | None = None, call: Caller = CALLER) -> Response:
     """A new version now, with a new key and whatever else is to change; deployed wherever the certificate is bound.
 
-    The version it replaces works on; if its names or organisation changed, it is revoked some days after nothing
-    serves it any more.
+    The version it replaces works on until the new one is deployed, and is revoked as superseded some days after nothing
+    serves it any more; for OV and EV once the applicant followed a mailed link.
     """
     changes = certificates.UNCHANGED
     if body is not None:
@@ -537,7 +677,7 @@ async def apply_again(certificate_id: str, call: Caller = CALLER) -> Response:
 
 @router.post("/{certificate_id}/withdraw-privacy", action="scm:cert:withdraw_privacy", response_model=CertificateOut)
 async def withdraw_privacy(certificate_id: str, call: Caller = CALLER) -> Response:
-    """Erase the contact data and the organisation's details kept with it, for good. The issued certificate stays."""
+    """Erase the contact data and the organization's details kept with it, for good. The issued certificate stays."""
     return _answer(await certificates.withdraw_privacy(call.services, call.actor, certificate_id))
 
 
@@ -550,6 +690,14 @@ async def revoke(certificate_id: str, body: RevokeIn, call: Caller = CALLER) -> 
     return _answer(detail, 202)
 
 
+@router.post("/{certificate_id}/confirmation/mail", action="scm:cert:revoke", response_model=CertificateOut)
+async def mail_confirmation(certificate_id: str, call: Caller = CALLER) -> Response:
+    """Mail the applicant of an OV or EV certificate a new link for the revocation that waits for one; the link before
+    it is dead then. At most once in five minutes."""
+    await certificates.mail_revocation_again(call.services, call.actor, certificate_id)
+    return _answer(await certificates.get_certificate(call.services, call.actor, certificate_id))
+
+
 @router.get(
     "/{certificate_id}/download",
     action="scm:cert:download",
@@ -559,9 +707,13 @@ async def revoke(certificate_id: str, body: RevokeIn, call: Caller = CALLER) -> 
 async def download(
     certificate_id: str,
     call: Caller = CALLER,
-    format: Annotated[certificates.Format, Query(description="key and nginx hold the private key")] = "fullchain",
+    format: Annotated[certificates.Format, Query(description="a PEM part, or the archive for a server")] = "fullchain",
 ) -> Response:
-    """The current version as a file. `key` and `nginx` need scm:cert:export_key and are audited as key reads."""
+    """The current version as a file: a part in PEM (fullchain, leaf, chain, root, key) or an archive.
+
+    `key` and the archives for servers (nginx, apache, tomcat, iis, weblogic, resin, haproxy, kubernetes) hold the
+    private key: they need scm:cert:export_key and are audited as key reads. pem, der and p7b hold certificates alone.
+    """
     file = await certificates.download(call.services, call.actor, certificate_id, format)
     headers = {"Content-Disposition": f'attachment; filename="{file.file_name}"', "Cache-Control": "no-store"}
     return Response(file.content, media_type=file.media_type, headers=headers)

@@ -183,7 +183,7 @@ class OrganisationOut(FactsOut):
 
 
 class KindOut(BaseModel):
-    """`problem` says why organisations of this kind can't be verified; ask before paying."""
+    """`problem` says why organizations of this kind can't be verified; ask before paying."""
 
     kind: Kind
     sentence: str
@@ -221,7 +221,7 @@ def _organisation(one: organisations.Organisation, status: int = 200) -> Respons
 
 @router.get("/organisation-kinds", action=SIGNED_IN, response_model=KindsOut)
 async def list_kinds(call: Caller = CALLER) -> Response:
-    """The kinds of organisations, and whether they can be verified at all. Ask before paying for OV or EV."""
+    """The kinds of organizations, and whether they can be verified at all. Ask before paying for OV or EV."""
     items = []
     for kind, sentence in organisations.rules.KINDS.items():
         problem = organisations.rules.why_not_verifiable(kind)
@@ -240,7 +240,7 @@ async def list_organisations(call: Caller = CALLER, limit: Limit = 20, cursor: C
 
 @router.post("/organisations", action="scm:organisation:create", status_code=201, response_model=OrganisationOut)
 async def add_organisation(body: OrganisationIn, call: Caller = CALLER) -> Response:
-    """Add an organisation to apply for. Nothing is verified before somebody applies in its name."""
+    """Add an organization to apply for. Nothing is verified before somebody applies in its name."""
     made = await organisations.add_organisation(
         call.services, call.actor, facts=_facts(body), contacts=[one.model_dump() for one in body.contacts],
         project_id=body.project_id,
@@ -270,7 +270,7 @@ async def update_organisation(
     "/organisations/{organisation_id}", action="scm:organisation:delete", status_code=204, response_class=Response
 )
 async def delete_organisation(organisation_id: str, call: Caller = CALLER) -> Response:
-    """Forget an organisation with its contacts."""
+    """Forget an organization with its contacts."""
     await organisations.delete_organisation(call.services, call.actor, organisation_id)
     return Response(status_code=204)
 
@@ -372,7 +372,7 @@ async def list_vettings(
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Response:
-    """Verifications of the account's organisations, newest first; `subject` is the application that waits."""
+    """Verifications of the account's organizations, newest first; `subject` is the application that waits."""
     rows = await organisations.list_vettings(
         call.services, call.actor, state=state, subject_id=subject, organisation_id=organisation,
         after=read_cursor(cursor), limit=limit + 1,
@@ -464,7 +464,7 @@ class CheckOut(BaseModel):
 
 class CaseOut(BaseModel):
     """A case with its evidence. `missing` items keep it from being approved; `allowed` is what you may do now, as far
-    as your permissions go. Facts and applicant are null once privacy authorisation was withdrawn."""
+    as your permissions go. Facts and applicant are null once privacy authorization was withdrawn."""
 
     id: str
     account_id: str
@@ -500,6 +500,8 @@ class CaseOut(BaseModel):
     evidence_at: datetime | None
     refused_at: datetime | None
     cancelled_at: datetime | None
+    alone: bool
+    due_at: datetime | None
     revision: int
     allowed: list[Operation]
 

@@ -20,6 +20,7 @@ from certwright.entry.cli import (
     output,
     renewal,
     session,
+    uploads,
     validation,
     watch,
     x509,
@@ -43,6 +44,7 @@ app = typer.Typer(
 for group in (
     certificates.app,
     csrs.app,
+    uploads.app,
     validation.app,
     deployment.targets,
     deployment.sites,
@@ -73,6 +75,7 @@ for group in (
 ):
     app.add_typer(group)
 app.command()(certificates.apply)
+app.command()(uploads.upload)
 app.command()(deployment.deploy)
 app.command()(renewal.readiness)
 app.command()(session.login)

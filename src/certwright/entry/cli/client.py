@@ -19,7 +19,7 @@ from certwright.entry.cli.settings import Connection
 PREFIX = "/api/v1"
 _PAGE = 100
 # Lists that are always answered whole, and so take no limit.
-_WHOLE = frozenset(("/authorities",))
+_WHOLE = frozenset(("/authorities", "/ca-profiles"))
 _TIMEOUT = 30.0
 
 

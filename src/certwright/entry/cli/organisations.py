@@ -29,7 +29,7 @@ from certwright.entry.cli.common import (
 from certwright.entry.cli.errors import USAGE, CliError
 
 app = group("organisations", "Whom OV and EV certificates name, and how far their verification is.")
-cases = group("cases", "The organisation desk: take cases, record checks, decide.")
+cases = group("cases", "The organization desk: take cases, record checks, decide.")
 
 ORGANISATIONS = (
     ("ID", "id"), ("LEGAL NAME", "legal_name"), ("COUNTRY", "address.country"), ("NUMBER", "registration_number"),
@@ -44,7 +44,7 @@ CASES = (
     ("TAKEN BY", "claimed_by_name"), ("SINCE", "created_at"),
 )  # fmt: skip
 
-Organisation = Annotated[str, typer.Argument(help="Id or legal name of the organisation.")]
+Organisation = Annotated[str, typer.Argument(help="Id or legal name of the organization.")]
 Case = Annotated[str, typer.Argument(help="Id of the case.")]
 File = Annotated[Path, typer.Argument(help="A PDF, PNG or JPEG of at most 10 MB.")]
 Into = Annotated[Path, typer.Option("--output", "-o", help="Where to write the file; - for standard output.")]
@@ -100,7 +100,7 @@ def _save(path: str, into: Path) -> None:
 
 @app.command()
 def kinds(as_json: Json = False) -> None:
-    """Which kinds of organisations there are, and which of them can be verified; look before paying."""
+    """Which kinds of organizations there are, and which of them can be verified; look before paying."""
     with open_api() as api:
         found = api.get("/organisation-kinds")
     if as_json:
@@ -111,13 +111,13 @@ def kinds(as_json: Json = False) -> None:
 
 @app.command(name="list")
 def list_organisations(limit: Limit = 20, everything: Everything = False, as_json: Json = False) -> None:
-    """List the organisations, newest first."""
+    """List the organizations, newest first."""
     show_list("/organisations", ORGANISATIONS, as_json=as_json, limit=limit, everything=everything)
 
 
 @app.command()
 def show(organisation: Organisation, as_json: Json = False) -> None:
-    """Show one organisation with its contacts and for whom it is verified."""
+    """Show one organization with its contacts and for whom it is verified."""
     with open_api() as api:
         present(api.get(f"/organisations/{_find(api, organisation)}"), as_json=as_json)
 
@@ -140,7 +140,7 @@ def add(
     project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """Add an organisation. It is verified when somebody applies in its name."""
+    """Add an organization. It is verified when somebody applies in its name."""
     body = {
         "kind": kind, "legal_name": legal_name, "registration_number": number,
         "jurisdiction": {"country": jurisdiction, "region": region or ""},
@@ -172,7 +172,7 @@ def edit(
     contact: Contacts = None,
     as_json: Json = False,
 ) -> None:
-    """Change an organisation. Other facts have to be verified anew; contacts given replace the old ones."""
+    """Change an organization. Other facts have to be verified anew; contacts given replace the old ones."""
     wanted = key_values(change or [], "--set")
     if unknown := [name for name in wanted if name not in _EDITS]:
         raise CliError("usage", f"--set knows no {unknown[0]!r}.", f"Use {', '.join(_EDITS)}.", exit_code=USAGE)
@@ -192,7 +192,7 @@ def edit(
 
 @app.command()
 def delete(organisation: Organisation, yes: Yes = False) -> None:
-    """Forget an organisation with its contacts."""
+    """Forget an organization with its contacts."""
     with open_api() as api:
         found = _find(api, organisation)
         confirm(f"Forget {organisation}?", yes=yes)

@@ -139,6 +139,8 @@ def check(
             _show_check(document)
     if len(paths) > 1 and not as_json:
         output.note(f"{len(paths)} files, {failed} with errors.")
+    if failed and not as_json:
+        output.note("More about a finding: certwright x509 explain CODE")
     if failed:
         raise typer.Exit(FAILED)
 
@@ -156,6 +158,24 @@ def _show_check(document: Mapping[str, Any]) -> None:
     for finding in findings:
         output.say(f"  {finding['severity']}: {finding['message']} [{finding['code']}]")
         output.say(f"      {finding['where']}. {finding['fix']}")
+
+
+@app.command()
+def explain(code: Annotated[str, typer.Argument(help="Code of a finding or a repair, such as chain_missing.")]) -> None:
+    """Print the guide's page about a finding: how it comes about, how to see it, how to mend it."""
+    from certwright.entry.guide import guide_pages
+    from certwright.x509.workshop.words import CODES, REPAIRS
+
+    page = guide_pages().get(f"findings/{code}") if code in CODES or code in REPAIRS else None
+    if page is not None:
+        output.say(page.read_text(encoding="utf-8").rstrip())
+    elif code in REPAIRS:
+        output.say(f"{code}: {REPAIRS[code]}.")
+    else:
+        raise CliError(
+            "finding_unknown", f"There is no finding {code[:40]!r}.", "Codes stand in brackets behind each finding.",
+            exit_code=USAGE,
+        )  # fmt: skip
 
 
 # --- looking -----------------------------------------------------------------------------------------------------

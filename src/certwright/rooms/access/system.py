@@ -46,7 +46,7 @@ SYSTEM_POLICIES: Mapping[str, Policy] = MappingProxyType({
         ),
         _policy(
             "validation_specialist", "Validation Specialist",
-            "The organisation desk: verify organisations of every account. Of use in the operator's account only.",
+            "The organization desk: verify organizations of every account. Of use in the operator's account only.",
             _allow("desk:*"),
         ),
         _policy("pca_full_access", "PCA FullAccess", "Everything about private CAs.", _allow("ccm:*", *_PROJECTS)),
