@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from certwright.connectors.ca.certcentral import objects
 from certwright.connectors.ca.certcentral.objects import OrderStatus
-from certwright.kernel.shapes import Malformed
+from certwright.kernel.shapes import MOST_ENTRIES, Malformed
 
 READERS: list[Callable[[bytes], Any]] = [
     objects.read_placed, objects.read_order, objects.read_listed, objects.read_reissues, objects.read_token,
@@ -97,9 +97,9 @@ def test_a_value_that_can_not_be_published_is_malformed(value: Any) -> None:
 
 def test_more_entries_than_anybody_needs_are_malformed() -> None:
     one = {"order_id": 1, "status": "pending"}
-    assert len(objects.read_listed(body({"orders": [one] * objects.MOST_ENTRIES}))) == objects.MOST_ENTRIES
+    assert len(objects.read_listed(body({"orders": [one] * MOST_ENTRIES}))) == MOST_ENTRIES
     with pytest.raises(Malformed, match="more than"):
-        objects.read_listed(body({"orders": [one] * (objects.MOST_ENTRIES + 1)}))
+        objects.read_listed(body({"orders": [one] * (MOST_ENTRIES + 1)}))
 
 
 def test_faults_are_read_as_far_as_they_can_be() -> None:

@@ -67,7 +67,7 @@ class TestScriptedAcme(CaConformance):
 @pytest.fixture(scope="module")
 def ca(web: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pebble]:
     require("knotd", "pebble")
-    zones = {"acme.test": zone_text("acme.test", ["* A 127.0.0.1"])}
+    zones = {"demo.localhost": zone_text("demo.localhost", ["* A 127.0.0.1"])}
     directory = tmp_path_factory.mktemp("ca")
     with (
         authoritative(directory / "dns", zones, port=free_port()) as dns,
@@ -82,4 +82,4 @@ class TestPebble(CaConformance):
     def subject(self, world: World, ca: Pebble, web: Site) -> Subject:
         world.clock.set(datetime.now(UTC))
         added = work.add(world, ca.directory_url, ca.root_pem)
-        return Subject(world, added.id, ("a.acme.test", "b.acme.test"), publisher(web))  # type: ignore[arg-type]
+        return Subject(world, added.id, ("a.demo.localhost", "b.demo.localhost"), publisher(web))  # type: ignore[arg-type]

@@ -240,6 +240,7 @@ def test_moving_the_certificate_takes_along_what_is_being_shown(world: World, ca
 
 
 def test_a_new_account_has_a_new_key_and_the_old_one_is_erased(world: World, ca: FakeAcme) -> None:
+    from certwright.rooms.cas.tables import cas as cas_table
     from certwright.rooms.keys.tables import private_keys
 
     (added,) = world.run(cas.list_cas(world.services, world.actor))
@@ -247,8 +248,9 @@ def test_a_new_account_has_a_new_key_and_the_old_one_is_erased(world: World, ca:
     second = change_account(world, ca)
     assert first.account_url != second.account_url
     assert len(ca.accounts) == 2
-    held = work.rows(world, sa.select(private_keys.c.erased_at).order_by(private_keys.c.id))
-    assert [row.erased_at is not None for row in held] == [True, False]
+    held = work.rows(world, sa.select(private_keys.c.erased_at, private_keys.c.id))
+    (used,) = work.rows(world, sa.select(cas_table.c.key_id))
+    assert sorted((row.erased_at is not None, row.id == used.key_id) for row in held) == [(False, True), (True, False)]
 
 
 def test_only_whoever_may_change_a_ca_gets_it_another_account(world: World, ca: FakeAcme, api: Api) -> None:

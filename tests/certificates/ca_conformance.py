@@ -154,7 +154,7 @@ def apply_through(subject: Subject, authority: _Altered) -> Detail:
                 return detail
             publish_shown(subject, detail)
             world.later(seconds=2)
-        raise AssertionError(f"it takes too long: {detail.summary.state} {detail.application}")
+        raise AssertionError(f"it takes too long: {detail.summary.state} {detail.validation}")
     finally:
         world.services.ports[AuthorityDirectory] = usual  # type: ignore[index]
 

@@ -574,6 +574,7 @@ def reissue_waiting_at_the_ca(world: World, site: Site, ca: Undecided) -> certif
     ca.patient = False
     detail = issue(world, site, ca="slow")
     ca.patient = True
+    world.later(seconds=1)  # ids of one moment have no order; nobody is that fast
     world.run(certificates.reissue(world.services, world.actor, detail.id))
     world.drain()
     assert look(world, detail.id).summary.state is State.VERIFYING_REISSUE

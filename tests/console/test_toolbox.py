@@ -21,7 +21,7 @@ from certwright.x509.workshop.containers import Kind, open_input
 from tests.console.conftest import Console
 from tests.console.test_flow import Play
 from tests.console.test_for_everybody import _AUDIT
-from tests.uploads.conftest import Here
+from tests.servers.processes import Here
 
 SignIn = Callable[[Any], Any]
 

@@ -24,7 +24,7 @@ from tests.console.conftest import Console
 from tests.console.test_flow import Play
 from tests.console.test_for_everybody import _AUDIT
 from tests.console.test_toolbox import GOOD, KEY, LOCKED, SECRET_LINE, VECTORS, vector
-from tests.uploads.conftest import Here
+from tests.servers.processes import Here
 
 SignIn = Callable[[Any], Any]
 AT = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -496,7 +496,7 @@ async def create_profile(body: ProfileIn, call: Caller = CALLER) -> Response:
     return _profile(await authorities.create_profile(call.services, call.actor, body.name, body.body), 201)
 
 
-@router.put(f"{_PROFILES}/{{name}}", action="ccm:profile:update", response_model=ProfileOut)
+@router.patch(f"{_PROFILES}/{{name}}", action="ccm:profile:update", response_model=ProfileOut)
 async def update_profile(name: str, body: ProfileBody, request: Request, call: Caller = CALLER) -> Response:
     """What is issued from now on follows it. Needs If-Match."""
     changed = await authorities.update_profile(

@@ -42,7 +42,8 @@ def _problems_of(method: str, path: str, action: str, operation: dict[str, Any])
     out = dict(_ALWAYS)
     if action != PUBLIC:
         out |= {401: "Not signed in, or the token is not good.", 403: "Not permitted."}
-    if "{" in path or method == "post":
+    names_one = any(p.get("name") == "version" for p in operation.get("parameters", ()))
+    if "{" in path or method == "post" or names_one:
         out[404] = "There is no such object that you may see."
     if method != "get":
         out |= {409: "Not possible in the present state.", 413: "The body is too large."}

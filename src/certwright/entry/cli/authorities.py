@@ -491,7 +491,7 @@ def set_profile(
         known = {p["name"]: p for p in api.pages("/ca-profiles", limit=None) if p["id"] is not None}
         if name in known:
             headers = {"If-Match": f'"{known[name]["revision"]}"'}
-            done = api.call("PUT", f"/ca-profiles/{name}", body={"body": said}, headers=headers).document
+            done = api.call("PATCH", f"/ca-profiles/{name}", body={"body": said}, headers=headers).document
         else:
             done = api.post("/ca-profiles", {"name": name, "body": said})
     present(done, as_json=as_json)
