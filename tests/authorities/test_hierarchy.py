@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from certwright.kernel.problems import Forbidden, Invalid, NotFound, Problem, Re
 from certwright.rooms import authorities
 from certwright.rooms.audit.tables import audit_events
 from certwright.rooms.authorities import rules
+from certwright.rooms.authorities.jobs import step
 from certwright.rooms.authorities.rules import CaFacts, CaOperation
 from certwright.rooms.authorities.tables import ca_keys
 from certwright.rooms.authorities.words import CaRequest, CaState, LeafRequest
@@ -453,6 +455,23 @@ def test_each_list_of_several_names_its_own_and_only_its_own(world: World) -> No
         assert set(listed.entries) == mine
         seen |= mine
     assert seen == {one.serial for one in made}
+
+
+def test_revoking_and_publishing_at_once_never_block_each_other_in_turn(world: World) -> None:
+    low = make(world, BELOW, parent_id=make(world).id, crl_shards=4)
+    made = [leaf(world, low.id) for _ in range(24)]
+
+    async def revoke(one: authorities.Leaf) -> None:
+        await authorities.revoke_leaf(world.services, world.actor, low.id, one.id, "superseded")
+
+    async def all_at_once() -> None:
+        # A deadlock would end one of them with an error of the database.
+        await asyncio.gather(*(revoke(one) for one in made), *(step(world.services, low.id) for _ in range(24)))
+
+    world.run(all_at_once())
+    world.drain()
+    listed = [read_crl(world.run(authorities.newest_crl(world.services, low.id, n)).der).entries for n in range(4)]
+    assert {serial for entries in listed for serial in entries} == {one.serial for one in made}
 
 
 # --- doors -----------------------------------------------------------------------------------------------------------

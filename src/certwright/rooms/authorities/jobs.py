@@ -22,7 +22,7 @@ async def step(services: Services, authority_id: str) -> Next:
     a = authorities.c
     async with services.db.begin() as tx:
         ca = (
-            await tx.execute(sa.select(authorities).where(a.id == authority_id).with_for_update())
+            await tx.execute(sa.select(authorities).where(a.id == authority_id).with_for_update(key_share=True))
         ).one_or_none()  # fmt: skip
         if ca is None or ca.erased_at is not None:
             return None

@@ -81,7 +81,9 @@ async def _above(tx: Tx, services: Services, authority_id: str) -> tuple[list[by
     days = 30
     place: str | None = authority_id
     while place is not None:
-        ca = (await tx.execute(sa.select(authorities).where(authorities.c.id == place).with_for_update())).one()
+        ca = (
+            await tx.execute(sa.select(authorities).where(authorities.c.id == place).with_for_update(key_share=True))
+        ).one()
         await lists.publish(tx, services, ca)
         found.append(ca.certificate_der)
         for shard in range(ca.crl_shards):

@@ -251,7 +251,7 @@ async def revoke_leaf(
     """
     rules.judge_reason(reason)
     async with services.db.begin() as tx:
-        _, row = await _visible(tx, actor, "ccm:cert:revoke", authority_id, leaf_id, lock=True)
+        _, row = await _visible(tx, actor, "ccm:cert:revoke", authority_id, leaf_id)
         _refuse_managed(row)
         if await lists.mark_revoked(tx, services, authority_id, row.serial, reason):
             await audit.record(

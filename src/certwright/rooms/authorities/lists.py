@@ -82,6 +82,7 @@ async def revoke(services: Services, account_id: str, serial: str, reason: str) 
 async def mark_revoked(tx: Tx, services: Services, authority_id: str, serial: str, reason: str) -> bool:
     """In the caller's transaction; False where it was revoked before."""
     i, s = issued_certificates.c, crl_shards.c
+    await store.hold(tx, authority_id)
     shard = await tx.scalar(
         sa.update(issued_certificates)
         .where(i.authority_id == authority_id, i.serial == serial, i.revoked_at.is_(None))

@@ -36,10 +36,17 @@ def ocsp_url(services: Services, authority_id: str) -> str:
 async def row(tx: Tx, authority_id: str, *, lock: bool = False) -> Any:
     """A CA whose key still exists. Raises NotFound."""
     query = sa.select(authorities).where(authorities.c.id == authority_id, authorities.c.erased_at.is_(None))
-    found = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+    found = (await tx.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
     if found is None:
         raise not_found("CA", authority_id)
     return found
+
+
+async def hold(tx: Tx, authority_id: str) -> None:
+    """Locks the CA's row. Whoever changes lists does this first, publishing and revoking alike: they can't block each
+    other in turn. Issuing goes on meanwhile (its rows only point at this one)."""
+    query = sa.select(authorities.c.id).where(authorities.c.id == authority_id)
+    await tx.execute(query.with_for_update(key_share=True))
 
 
 async def visible_row(tx: Tx, actor: Actor, action: str, authority_id: str, *, lock: bool = False) -> Any:
@@ -49,7 +56,7 @@ async def visible_row(tx: Tx, actor: Actor, action: str, authority_id: str, *, l
         access.visible(authorities, actor, "ccm:ca:get"),
     )  # fmt: skip
     query = sa.select(authorities).where(where)
-    found = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
+    found = (await tx.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
     if found is None:
         raise not_found("CA", authority_id)
     access.require(actor, action, project_id=found.project_id, resource=f"authority:{authority_id}")
