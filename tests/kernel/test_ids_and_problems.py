@@ -55,3 +55,10 @@ def test_a_problem_can_be_said_of_another_field() -> None:
 def test_what_is_not_there_and_what_may_not_be_seen_read_the_same() -> None:
     assert isinstance(not_found("certificate", "cert_x"), NotFound)
     assert "that you may see" in not_found("certificate", "cert_x").message
+
+
+def test_ids_of_one_moment_are_in_the_order_of_making() -> None:
+    at = datetime(2026, 11, 21, tzinfo=UTC)
+    made = [new_id("cert", at) for _ in range(1000)]
+    assert made == sorted(set(made))
+    assert new_id("cert", at + timedelta(milliseconds=1)) > made[-1] > new_id("cert", at - timedelta(milliseconds=1))
