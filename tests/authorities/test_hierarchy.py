@@ -312,7 +312,7 @@ def test_a_ca_is_not_brought_with_anothers_key_or_twice(world: World) -> None:
 
 
 def facts(**changes: Any) -> CaFacts:
-    return replace(CaFacts("X", False, False, False, True, START + timedelta(days=10), False, False, None), **changes)
+    return replace(CaFacts("X", False, False, True, START + timedelta(days=10), False, False, None), **changes)
 
 
 def test_states_follow_from_facts() -> None:

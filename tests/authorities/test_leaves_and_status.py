@@ -18,8 +18,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509 import ocsp as library
 
-from certwright.kernel.problems import Invalid, Problem, Refused
+from certwright.kernel.problems import Forbidden, Invalid, Problem, Refused
 from certwright.rooms import authorities
+from certwright.rooms.access import people
 from certwright.rooms.authorities.status import StatusAnswers
 from certwright.rooms.authorities.tables import ca_keys, ocsp_responders
 from certwright.rooms.authorities.words import LeafRequest
@@ -288,3 +289,16 @@ def test_what_is_no_question_is_told_so_in_the_protocol(world: World, api: Api, 
         assert answer.status_code == 200
         response = library.load_der_ocsp_response(answer.content)
         assert response.response_status is library.OCSPResponseStatus.MALFORMED_REQUEST
+
+
+def test_a_key_of_another_project_is_not_taken_along_by_who_may_use_the_ca(
+    world: World, low: authorities.Authority
+) -> None:
+    shop = world.run(people.create_project(world.services, world.actor, name="shop"))
+    (made,) = world.run(authorities.issue_leaves(world.services, world.actor, low.id, [CLIENT], project_id=shop.id))
+    assert isinstance(made, authorities.Leaf)
+    clerk = world.actor_with("ccm:*", project_id=world.project_id)
+    for action, more in ((authorities.export_leaf, {"server": "pem"}), (authorities.delete_leaf, {})):
+        with pytest.raises(Forbidden):
+            world.run(action(world.services, clerk, low.id, made.id, **more))  # type: ignore[operator]  # either of two
+    world.run(authorities.export_leaf(world.services, world.actor, low.id, made.id, server="pem"))

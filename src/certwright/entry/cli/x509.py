@@ -494,7 +494,7 @@ def _matches(pattern: str) -> list[str]:
 
     # Path.glob doesn't take absolute patterns.
     # Path.glob takes no absolute patterns.
-    return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207
+    return sorted(path for path in glob(pattern, recursive=True) if Path(path).is_file())  # noqa: PTH207 - Path.glob takes no absolute pattern
 
 
 def _with_progress(documents: Iterable[dict[str, Any]], total: int) -> Iterable[dict[str, Any]]:

@@ -194,7 +194,7 @@ def _blocklist(path: str | None) -> Blocklist | None:
             # Mapped, not read: the badkeys list has 60 MB.
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         # A memory map is read like bytes, but is none to the type checker.
-        return Blocklist(mapped)  # type: ignore[arg-type]
+        return Blocklist(mapped)  # type: ignore[arg-type]  # read like bytes
     except (OSError, ValueError) as error:
         raise CliError("file_unreadable", f"{path} is no blocklist: {error}.", exit_code=USAGE) from error
 

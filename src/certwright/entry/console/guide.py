@@ -65,6 +65,7 @@ def rendered(name: str, text: str) -> Page:
         for inner, after in pairwise(inside):
             if inner.type == "link_open":
                 _lead(inner, after, name)
+    # The package's own pages, rendered with raw HTML switched off.
     return Page(name, title, Markup(_markdown().renderer.render(tokens, _markdown().options, {})))  # noqa: S704
 
 

@@ -202,6 +202,8 @@ async def _visible(
     row = (await tx.execute(query.with_for_update() if lock else query)).one_or_none()
     if row is None:
         raise not_found("issued certificate", leaf_id)
+    # Issued for another project, it is that project's: who may use the CA can't take its key along.
+    access.require(actor, action, project_id=row.project_id, resource=f"authority:{authority_id}")
     return ca, row
 
 

@@ -29,7 +29,6 @@ class CaFacts:
     name: str
     root: bool
     builtin: bool
-    outside: bool
     has_certificate: bool
     not_after: datetime | None
     disabled: bool

@@ -77,7 +77,7 @@ async def children(tx: Tx, authority_id: str, now: datetime) -> int:
 
 def ca_facts(ca: Any, below: int = 0) -> rules.CaFacts:
     return rules.CaFacts(
-        name=ca.name, root=ca.kind == "root", builtin=ca.builtin, outside=ca.origin == CaOrigin.OUTSIDE,
+        name=ca.name, root=ca.kind == "root", builtin=ca.builtin,
         has_certificate=ca.certificate_der is not None, not_after=ca.not_after, disabled=ca.disabled_at is not None,
         revoked=ca.revoked_at is not None, delete_at=ca.delete_at, children=below,
     )  # fmt: skip

@@ -149,7 +149,7 @@ def read_faults(body: bytes) -> tuple[Fault, ...]:
     """What can be read of an error answer; garbage gives nothing."""
     try:
         # What `member` answers has the type of the reader it is given.
-        return member(document(body), "errors", list_of(_fault), ())  # type: ignore[no-any-return]
+        return member(document(body), "errors", list_of(_fault), ())  # type: ignore[no-any-return]  # a generic's default
     except Malformed:
         return ()
 
@@ -209,7 +209,7 @@ def read_organisation_number(body: bytes) -> str:
 
 def read_organisation_validations(body: bytes) -> tuple[OrganisationValidation, ...]:
     # What `member` answers has the type of the reader it is given.
-    return member(document(body), "validations", list_of(_organisation_validation), ())  # type: ignore[no-any-return]
+    return member(document(body), "validations", list_of(_organisation_validation), ())  # type: ignore[no-any-return]  # a generic's default
 
 
 def read_products(body: bytes) -> Mapping[str, str]:
