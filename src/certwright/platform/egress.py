@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import ssl
 from collections.abc import Collection, Mapping
@@ -161,7 +162,7 @@ class Egress:
             except TimeoutError:
                 last = _timeout(host, port, timeout)
             except OSError as error:
-                reason = error.strerror or type(error).__name__
+                reason = _os_reason(error)
                 last = EgressProblem(
                     "egress_refused", f"{host} ({address}) can't be connected to on port {port}: {reason}.",
                     fix="Check that the server is running, listens on that port and isn't behind a firewall.",
@@ -240,7 +241,7 @@ class Egress:
         except OSError as error:
             raise EgressProblem(
                 "egress_refused",
-                f"{host} port {port} broke off the connection: {error.strerror or type(error).__name__}.",
+                f"{host} port {port} broke off the connection: {_os_reason(error)}.",
                 fix="Check the server's log.",
                 extra={"host": host, "port": port},
             ) from None
@@ -422,6 +423,11 @@ def _timeout(host: str, port: int, timeout: float) -> EgressProblem:
         "egress_timeout", f"{host} port {port} didn't finish answering within {timeout:g} seconds.",
         fix="Check that the server is reachable from here and answers quickly.", extra={"host": host, "port": port},
     )  # fmt: skip
+
+
+def _os_reason(error: OSError) -> str:
+    """The system's own words: asyncio puts "Connect call failed (…)" in their place."""
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from certwright.platform.db import Tx
@@ -18,14 +19,44 @@ _SEAL_LOCK = 0x61756474  # "audt"
 _PAGE = 2000
 
 
+def _insert_one() -> sa.Insert:
+    """One statement, so that recording costs one round trip; built once, as nearly everything records something."""
+    values = {column.name: sa.bindparam(f"e_{column.name}", type_=column.type) for column in _WRITTEN}
+    added = sa.insert(audit_events).values(values).returning(_E.id).cte("added")
+    return sa.insert(audit_unsealed).from_select(["event_id"], sa.select(added.c.id))
+
+
+_WRITTEN = tuple(
+    _E[name] for name in (
+        "id", "at", "account_id", "project_id", "actor_kind", "actor_id", "actor_name", "user_id", "request_id",
+        "action", "object_type", "object_id", "before", "after", "reason",
+    )
+)  # fmt: skip
+_ONE = _insert_one()
+_JSON = ("before", "after")
+
+
+def _insert_many() -> sa.Insert:
+    """The same for any number of events, each column as an array."""
+    kinds = {column.name: sa.Text() if column.name in _JSON else column.type for column in _WRITTEN}
+    arrays = [sa.cast(sa.bindparam(f"e_{name}"), sa.ARRAY(kind)) for name, kind in kinds.items()]
+    new = sa.func.unnest(*arrays).table_valued(*kinds, name="new").render_derived()
+    values = [sa.cast(new.c[name], _E[name].type) if name in _JSON else new.c[name] for name in kinds]
+    added = sa.insert(audit_events).from_select(list(kinds), sa.select(*values)).returning(_E.id).cte("added")
+    return sa.insert(audit_unsealed).from_select(["event_id"], sa.select(added.c.id))
+
+
+_MANY = _insert_many()
+
+
 async def insert_events(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
     if len(rows) == 1:
-        # One statement, so that recording costs one round trip.
-        added = sa.insert(audit_events).values(**rows[0]).returning(_E.id).cte("added")
-        await tx.execute(sa.insert(audit_unsealed).from_select(["event_id"], sa.select(added.c.id)))
+        await tx.execute(_ONE, {f"e_{name}": value for name, value in rows[0].items()})
     elif rows:
-        await tx.execute(sa.insert(audit_events), [dict(row) for row in rows])
-        await tx.execute(sa.insert(audit_unsealed), [{"event_id": row["id"]} for row in rows])
+        columns = {column.name: [row[column.name] for row in rows] for column in _WRITTEN}
+        for name in _JSON:
+            columns[name] = [None if one is None else orjson.dumps(one).decode() for one in columns[name]]
+        await tx.execute(_MANY, {f"e_{name}": values for name, values in columns.items()})
 
 
 async def lock_chain(tx: Tx) -> bool:
