@@ -54,7 +54,7 @@ def issued(
         serial=issue.new_serial(),
         not_before=not_before,
         not_after=not_after,
-        crl_url=CRL_URL,
+        crl_urls=(CRL_URL,),
         aia_url=AIA_URL,
         name_constraints=name_constraints,
     )

@@ -47,7 +47,7 @@ def draft(**changed: Any) -> Draft:
         "serial": issue.new_serial(),
         "not_before": not_before,
         "not_after": not_after,
-        "crl_url": CRL_URL,
+        "crl_urls": (CRL_URL,),
         "aia_url": AIA_URL,
     }
     return issue.draft_certificate(**(facts | changed))
@@ -255,7 +255,7 @@ BAD: dict[str, tuple[str, Callable[[], Draft]]] = {
         "name_constraint",
         lambda: draft(issuer=constrained(permitted_ips=("10.0.0.0/8",)), names=["192.0.2.7"]),
     ),
-    "ldap CRL address": ("bad_url", lambda: draft(crl_url="ldap://ca.dev/crl")),
+    "ldap CRL address": ("bad_url", lambda: draft(crl_urls=("ldap://ca.dev/crl",))),
     "address without host": ("bad_url", lambda: draft(aia_url="http:///ca.crt")),
     "octets that are no certificate": ("unreadable", lambda: replace(draft(), tbs=b"\x30\x00")),
 }
@@ -313,7 +313,7 @@ def test_extensions_are_exactly_those_of_the_profile(made: Draft, code: str | No
 
 
 def test_a_missing_crl_address_is_only_a_warning() -> None:
-    made = draft(crl_url=None)
+    made = draft(crl_urls=())
     (finding,) = issue.lint(made, at=NOW)
     assert (finding.code, finding.severity) == ("no_crl_url", "warning")
     assert issue.approve(made, at=NOW).tbs == made.tbs

@@ -11,13 +11,20 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa, padding, rsa
 
 from certwright.kernel.problems import Invalid
 from certwright.x509 import _der
-from certwright.x509.keys import PublicKey, describe_public_key
+from certwright.x509.keys import CaPublicKey, MlDsaPublicKey, describe_public_key
 
 Hash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+
+
+class NoHash:
+    """ML-DSA signs the octets themselves (RFC 9881 section 3): there is no hash to choose."""
+
+    name: Final = "none"
+
 
 # BR 7.1.3.2.2 ties the hash to the curve.
 _HASHES: Final[dict[str, Hash]] = {
@@ -31,9 +38,17 @@ _NAMED: Final[dict[str, Hash]] = {"sha256": hashes.SHA256(), "sha384": hashes.SH
 HASH_NAMES: Final = tuple(_NAMED)
 
 
-def hash_for(public: object, name: str | None = None) -> Hash:
+def hash_for(public: object, name: str | None = None) -> Hash | NoHash:
     """The hash a CA key signs with: `name` ("sha256", "sha384", "sha512"), or by default SHA-256 for RSA and the
-    curve's own for EC. Raises Invalid `unsupported_key` for keys that can't be a CA's here, `unsupported_hash`."""
+    curve's own for EC; "none" for ML-DSA and for it alone. Raises Invalid `unsupported_key` for keys that can't be a
+    CA's here, `unsupported_hash`."""
+    if isinstance(public, MlDsaPublicKey):
+        if name not in (None, NoHash.name):
+            raise Invalid(
+                "unsupported_hash", f"{describe_public_key(public)} signs without a hash.", field="signature_hash",
+                fix="Leave the hash out.",
+            )  # fmt: skip
+        return NoHash()
     if name is not None and name not in _NAMED:
         raise Invalid(
             "unsupported_hash", f"CAs don't sign with the hash {name[:20]!r} here.", field="signature_hash",
@@ -49,6 +64,11 @@ def hash_for(public: object, name: str | None = None) -> Hash:
     )  # fmt: skip
 
 
+def for_library(algorithm: Hash | NoHash) -> Hash | None:
+    """As the library's builders take it."""
+    return None if isinstance(algorithm, NoHash) else algorithm
+
+
 # AlgorithmIdentifiers of RFC 5758 section 3.2 and RFC 4055 section 5.
 _EC_SIGNATURES: Final = {
     "sha256": bytes.fromhex("300a06082a8648ce3d040302"),
@@ -62,20 +82,38 @@ _RSA_SIGNATURES: Final = {
 }
 
 
-def algorithm_identifier(public: PublicKey, algorithm: Hash) -> bytes:
+# RFC 9881 section 2: without parameters.
+_ML_DSA_SIGNATURES: Final[dict[str, bytes]] = {
+    "ML-DSA-65": bytes.fromhex("300b0609608648016503040312"),
+    "ML-DSA-87": bytes.fromhex("300b0609608648016503040313"),
+}
+
+
+def algorithm_identifier(public: CaPublicKey, algorithm: Hash | NoHash) -> bytes:
     """The AlgorithmIdentifier (DER) of this key's signatures, for structures the library can't build for us."""
+    if isinstance(public, MlDsaPublicKey):
+        return _ML_DSA_SIGNATURES[describe_public_key(public)]
     return (_RSA_SIGNATURES if isinstance(public, rsa.RSAPublicKey) else _EC_SIGNATURES)[algorithm.name]
 
 
-def scratch_key(public: PublicKey) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+_Scratch = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
+
+
+def scratch_key(public: CaPublicKey) -> _Scratch:
     """A throw-away key whose signatures carry the same AlgorithmIdentifier as those of `public`'s owner."""
+    if isinstance(public, MlDsaPublicKey):
+        return _scratch(describe_public_key(public))
     return _scratch(public.curve.name if isinstance(public, ec.EllipticCurvePublicKey) else "rsa")
 
 
 @lru_cache(maxsize=8)
-def _scratch(kind: str) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
+def _scratch(kind: str) -> _Scratch:
     if kind == "rsa":
         return rsa.generate_private_key(65537, 2048)
+    if kind == "ML-DSA-65":
+        return mldsa.MLDSA65PrivateKey.generate()
+    if kind == "ML-DSA-87":
+        return mldsa.MLDSA87PrivateKey.generate()
     curves: dict[str, ec.EllipticCurve] = {c.name: c for c in (ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1())}
     return ec.generate_private_key(curves[kind])
 
@@ -90,11 +128,15 @@ def seal(tbs: bytes, algorithm: bytes, signature: bytes) -> bytes:
     return _der.sequence(tbs, algorithm, _der.bit_string(signature))
 
 
-def check_signature(public: PublicKey, signature: bytes, data: bytes, hash_name: str | None = None) -> None:
+def check_signature(public: CaPublicKey, signature: bytes, data: bytes, hash_name: str | None = None) -> None:
     """Raises Invalid `signature_mismatch` unless `public`'s owner made `signature` over `data` with that hash."""
     algorithm = hash_for(public, hash_name)
     try:
-        if isinstance(public, rsa.RSAPublicKey):
+        if isinstance(public, MlDsaPublicKey):
+            public.verify(signature, data)
+        elif isinstance(algorithm, NoHash):
+            raise InvalidSignature
+        elif isinstance(public, rsa.RSAPublicKey):
             public.verify(signature, data, padding.PKCS1v15(), algorithm)
         elif isinstance(public, ec.EllipticCurvePublicKey):
             public.verify(signature, data, ec.ECDSA(algorithm))

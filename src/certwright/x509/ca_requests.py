@@ -10,7 +10,7 @@ from cryptography.x509.oid import ExtensionOID
 from certwright.x509 import _der
 from certwright.x509._signing import algorithm_identifier, check_signature, hash_for, seal
 from certwright.x509.issue import Subject
-from certwright.x509.keys import PublicKey, spki
+from certwright.x509.keys import CaPublicKey, spki
 
 _VERSION = b"\x02\x01\x00"
 _EXTENSION_REQUEST = bytes.fromhex("06092a864886f70d01090e")  # RFC 2985 section 5.4.2
@@ -25,11 +25,11 @@ class RequestDraft:
 
     tbs: bytes
     signature_algorithm: bytes
-    signer: PublicKey
+    signer: CaPublicKey
     hash_name: str
 
 
-def draft_request(subject: Subject, public: PublicKey, path_len: int | None, hash_name: str | None) -> RequestDraft:
+def draft_request(subject: Subject, public: CaPublicKey, path_len: int | None, hash_name: str | None) -> RequestDraft:
     """Asks for a CA certificate: critical basic constraints and key usage; the parent decides what it grants.
 
     Raises Invalid `subject_invalid`, `unsupported_key`, `unsupported_hash`.
@@ -56,6 +56,13 @@ def _extension(oid: x509.ObjectIdentifier, value: bytes) -> bytes:
     return _der.sequence(
         _der.tlv(_der.OBJECT_IDENTIFIER, bytes((0x55, 0x1D, arc))), _TRUE, _der.tlv(_der.OCTET_STRING, value)
     )
+
+
+def key_of(der: bytes) -> CaPublicKey:
+    """The key of a request made here."""
+    public = x509.load_der_x509_csr(der).public_key()
+    assert isinstance(public, CaPublicKey)  # nothing else is made
+    return public
 
 
 def assemble(draft: RequestDraft, signature: bytes) -> bytes:

@@ -5,7 +5,7 @@ The same split as for certificates, without a lint: the drafter takes only value
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -17,9 +17,9 @@ from cryptography.x509.oid import ExtensionOID
 
 from certwright.kernel.problems import Invalid, TooLarge
 from certwright.x509 import _der, _pem
-from certwright.x509._signing import check_signature, hash_for, outer_algorithm, scratch_key, seal
+from certwright.x509._signing import check_signature, for_library, hash_for, outer_algorithm, scratch_key, seal
 from certwright.x509.issue import IssuerFacts
-from certwright.x509.keys import PublicKey
+from certwright.x509.keys import CaPublicKey
 
 # 100,000 entries make 4 MB; larger lists are cut into partitions before they get here.
 MAX_CRL_OCTETS: Final = 64 * 1024 * 1024
@@ -54,7 +54,7 @@ class CrlDraft:
 
     tbs: bytes
     signature_algorithm: bytes
-    signer: PublicKey
+    signer: CaPublicKey
     hash_name: str
     """ "sha256", "sha384" or "sha512": what to sign `tbs` with; RSA with PKCS#1 v1.5."""
 
@@ -84,10 +84,12 @@ def draft_crl(
     entries: Iterable[RevokedEntry],
     idp_url: str | None = None,
     hash_name: str | None = None,
+    former_urls: Sequence[str] = (),
 ) -> CrlDraft:
     """Drafts a full list, ordered by serial; 100,000 entries take about a second.
 
-    `idp_url` is this partition's address, octet for octet the one in the certificates (critical, BR 7.2.2.1);
+    `idp_url` is this partition's address, octet for octet the one in the certificates (critical, BR 7.2.2.1),
+    `former_urls` what older certificates call it;
     `hash_name` as in `hash_for`. Raises Invalid `crl_invalid` for a number or a serial outside 1..2^159-1, times that
     don't rise, two entries with one serial, an unknown reason, or an issuer that may not sign lists.
     """
@@ -116,11 +118,11 @@ def draft_crl(
         builder = builder.add_extension(x509.AuthorityKeyIdentifier(issuer.ski, None, None), critical=False)
         builder = builder.add_extension(x509.CRLNumber(number), critical=False)
         if idp_url is not None:
-            builder = builder.add_extension(_distribution_point(idp_url), critical=True)
+            builder = builder.add_extension(_distribution_point((idp_url, *former_urls)), critical=True)
     except (ValueError, TypeError) as error:
         raise _invalid(str(error)[:120]) from error
     algorithm = hash_for(issuer.public_key, hash_name)
-    signed = builder.sign(scratch_key(issuer.public_key), algorithm)
+    signed = builder.sign(scratch_key(issuer.public_key), for_library(algorithm))
     der = signed.public_bytes(serialization.Encoding.DER)
     return CrlDraft(signed.tbs_certlist_bytes, outer_algorithm(der), issuer.public_key, algorithm.name)
 
@@ -144,9 +146,9 @@ def _revoked(entry: RevokedEntry) -> x509.RevokedCertificate:
 _REASON_EXTENSIONS: Final = {word: x509.CRLReason(flag) for word, flag in REASON_FLAGS.items()}
 
 
-def _distribution_point(url: str) -> x509.IssuingDistributionPoint:
+def _distribution_point(urls: Sequence[str]) -> x509.IssuingDistributionPoint:
     return x509.IssuingDistributionPoint(
-        full_name=[x509.UniformResourceIdentifier(url)],
+        full_name=[x509.UniformResourceIdentifier(url) for url in urls],
         relative_name=None,
         only_contains_user_certs=False,
         only_contains_ca_certs=False,

@@ -58,6 +58,7 @@ class CsrFacts:
     """What a request asks for: `dns_names` as A-labels in lower case, each once, a CN that is a name first.
 
     `subject` is for showing: the first value of each field, its printable characters only, at most 128 of them.
+    `must_staple`: it asks for the TLS feature that makes servers show OCSP answers (RFC 7633).
     """
 
     der: bytes
@@ -68,13 +69,14 @@ class CsrFacts:
     spki_sha256: str
     key_algorithm: str
     subject: Subject = Subject()
+    must_staple: bool = False
 
 
 def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
     """Reads a server request, PEM or DER: checks its signature, judges its key, collects the SANs and the CN as names.
 
-    `public`: judge the key as a public CA does. Extensions other than the SAN are ignored, and the subject beyond its
-    CN is only reported: profile and account decide those. Raises Invalid `csr_missing`, `csr_format`,
+    `public`: judge the key as a public CA does. Extensions other than the SAN are ignored, must-staple and the subject
+    beyond its CN only reported: profile and account decide those. Raises Invalid `csr_missing`, `csr_format`,
     `csr_bad_signature`, `csr_no_names`, `csr_too_many_names`, `csr_unsupported_san`, `wrong_block`, `not_pem`,
     `bad_base64`, the codes of `judge_public_key` and of `kernel.names.parse_dns_name`, or TooLarge (1 MiB); the field
     is always `csr`.
@@ -83,9 +85,10 @@ def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
     try:
         common, dns, ips = _names(csr)
         subject = _subject(csr)
+        must_staple = any(isinstance(extension.value, x509.TLSFeature) for extension in csr.extensions)
     except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise _format("its subject or its extensions break the format") from error
-    return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key), subject)
+    return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key), subject, must_staple)
 
 
 def read_csr_key(data: bytes) -> PublicKey:

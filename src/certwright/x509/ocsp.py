@@ -11,6 +11,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -24,7 +25,7 @@ from certwright.x509 import _der
 from certwright.x509._signing import algorithm_identifier, check_signature, hash_for, seal
 from certwright.x509.crl import REASON_FLAGS
 from certwright.x509.issue import IssuerFacts
-from certwright.x509.keys import PublicKey, spki
+from certwright.x509.keys import CaPublicKey, spki
 
 # A question for one certificate has about 80 octets, with a long nonce 220 (RFC 5019 section 5 caps GET at 255).
 MAX_QUESTION_OCTETS: Final = 1024
@@ -108,7 +109,7 @@ class OcspDraft:
     tbs: bytes
     signature_algorithm: bytes
     responder_der: bytes
-    signer: PublicKey
+    signer: CaPublicKey
     hash_name: str
 
 
@@ -153,7 +154,7 @@ def issuer_digests(issuer: IssuerFacts, hash_name: str) -> tuple[bytes, bytes]:
     return hashlib.new(hash_name, issuer.subject_der).digest(), _key_digest(issuer.public_key, hash_name)
 
 
-def _key_digest(public: PublicKey, hash_name: str) -> bytes:
+def _key_digest(public: CaPublicKey, hash_name: str) -> bytes:
     bits = next(body for tag, body in _der.children(spki(public)) if tag == _der.BIT_STRING)
     return hashlib.new(hash_name, bits[1:]).digest()
 
@@ -169,9 +170,8 @@ def draft_answer(question: Question, answer: Answer, responder_der: bytes, hash_
         raise Invalid("ocsp_invalid", "The answer's times contradict each other.", field="answer")
     if answer.reason not in {"unspecified", *REASON_FLAGS}:
         raise Invalid("ocsp_invalid", f"{answer.reason!r} isn't a revocation reason.", field="reason")
-    public = x509.load_der_x509_certificate(responder_der).public_key()
+    public, responder_id = _responder(responder_der)
     algorithm = hash_for(public, hash_name)
-    assert isinstance(public, PublicKey)  # hash_for refuses every other kind
     single = _der.sequence(
         _der.sequence(
             _der.sequence(_HASH_OIDS[question.hash_name], _NULL),
@@ -184,7 +184,7 @@ def draft_answer(question: Question, answer: Answer, responder_der: bytes, hash_
         _der.tlv(_EXPLICIT_0, _time(answer.next_update)),
     )
     parts = [
-        _der.tlv(_BY_KEY, _der.tlv(_der.OCTET_STRING, _key_digest(public, "sha1"))),
+        responder_id,
         _time(answer.this_update),
         _der.sequence(single),
     ]
@@ -193,6 +193,15 @@ def draft_answer(question: Question, answer: Answer, responder_der: bytes, hash_
         parts.append(_der.tlv(_EXPLICIT_1, _der.sequence(_der.sequence(_NONCE, value))))
     signature_algorithm = algorithm_identifier(public, algorithm)
     return OcspDraft(_der.sequence(*parts), signature_algorithm, responder_der, public, algorithm.name)
+
+
+@lru_cache(maxsize=256)
+def _responder(der: bytes) -> tuple[CaPublicKey, bytes]:
+    """The key and the ResponderID of a responder: for every answer the same. Raises Invalid `unsupported_key`."""
+    public = x509.load_der_x509_certificate(der).public_key()
+    hash_for(public)
+    assert isinstance(public, CaPublicKey)  # hash_for refuses every other kind
+    return public, _der.tlv(_BY_KEY, _der.tlv(_der.OCTET_STRING, _key_digest(public, "sha1")))
 
 
 def _status(answer: Answer) -> bytes:
@@ -215,6 +224,11 @@ def _integer(value: int) -> bytes:
 def assemble(draft: OcspDraft, signature: bytes) -> bytes:
     """The OCSPResponse (DER). Raises Invalid `signature_mismatch`."""
     check_signature(draft.signer, signature, draft.tbs, draft.hash_name)
+    return whole(draft, signature)
+
+
+def whole(draft: OcspDraft, signature: bytes) -> bytes:
+    """The OCSPResponse (DER), whoever made the signature; `assemble` is for those who believe it."""
     certificates = _der.tlv(_EXPLICIT_0, _der.sequence(draft.responder_der))
     signed = seal(draft.tbs, draft.signature_algorithm, signature)
     basic = _der.sequence(*_der.elements(signed), certificates)
