@@ -7,6 +7,9 @@ SHELL := bash
 PYTHON_IN_VENV := .venv/bin/python
 # Debian keeps servers where ordinary users don't look for programs.
 export PATH := $(PATH):/usr/sbin:/sbin
+# Python keeps what it compiled, even where the environment says otherwise: a run of the tests starts the product a
+# hundred times.
+unexport PYTHONDONTWRITEBYTECODE
 
 # More words for the command behind a target: make run ARGS="--listen 0.0.0.0:8443", make test ARGS="-k audit".
 ARGS ?=
@@ -30,14 +33,16 @@ run: assets ## set everything up and start the product on https://127.0.0.1:8443
 	@exec $(PYTHON_IN_VENV) -m certwright serve $(ARGS)
 
 servers:
-	@scripts/servers nginx named knotd pebble chromium faketime haproxy apache2 keytool tomcat10
+	@scripts/servers nginx named knotd pebble chromium faketime haproxy apache2 keytool tomcat10 softhsm2-util \
+		lego dehydrated
 
 test: assets servers ## install the real servers where allowed, then run every test
 	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 walks: assets servers ## long random walks and every kill alone: CERTWRIGHT_WALKS of them (default 5000)
 	@CERTWRIGHT_WALKS=$${CERTWRIGHT_WALKS:-5000} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) -s \
-		tests/certificates/test_random_walks.py tests/flows/test_every_operation.py $(ARGS)
+		tests/certificates/test_random_walks.py tests/flows/test_every_operation.py \
+		tests/acme_server/test_acme_walks.py tests/acme_server/test_acme_kills.py $(ARGS)
 
 fuzz: setup ## fuzz every reader of foreign bytes, FUZZ_SECONDS each (default 600)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) tests/fuzz $(ARGS)
@@ -57,7 +62,8 @@ demo: assets ## the main job on a real nginx; DEMO=dns validates at a real DNS s
 	@$(PYTHON_IN_VENV) -m certwright.entry.demo $(DEMO) $(ARGS)
 
 bench: assets ## print our figures with the machine's description
-	@scripts/servers nginx wrk knotd pebble lego
+	@scripts/servers nginx wrk knotd pebble lego cfssl
+	@scripts/peers
 	@$(PYTHON_IN_VENV) bench/run.py $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml

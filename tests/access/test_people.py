@@ -364,8 +364,8 @@ def test_a_new_thing_goes_to_the_named_the_default_or_the_only_project(world: An
 # Tables whose rows nobody is shown by a policy that names them: read only by the product, or through the object they
 # belong to (a version through its certificate, a site through its server).
 _PARTS = frozenset((
-    "applications", "bindings", "ca_orders", "ca_profiles", "ca_purchases", "events",
-    "expiring_versions", "issued_certificates", "observations", "one_time_links",
+    "acme_accounts", "acme_eab_keys", "applications", "bindings", "ca_orders", "ca_profiles", "ca_purchases", "events",
+    "crl_storages", "expiring_versions", "issued_certificates", "observations", "one_time_links",
     "private_keys", "renewal_queues", "rollout_items", "rollout_steps", "rule_packs", "sites", "versions",
     "watched_versions",
 ))  # fmt: skip

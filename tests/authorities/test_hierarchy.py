@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,18 @@ def test_a_ca_never_outlives_its_parent(world: World) -> None:
     root = make(world, days=100)
     low = make(world, BELOW, parent_id=root.id, days=1000)
     assert low.not_after == root.not_after
+
+
+def test_time_that_passes_while_a_ca_is_made_does_not_count_against_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count()
+    began = world.clock.now()
+    monkeypatch.setattr(world.clock, "now", lambda: began + 1.5 * timedelta(seconds=next(ticks)))
+
+    made = world.run(authorities.create_authority(world.services, world.actor, ROOT))
+
+    assert made.state is CaState.ACTIVE
 
 
 def test_name_constraints_and_purposes_bind_what_is_issued_below(world: World, tmp_path: Path) -> None:

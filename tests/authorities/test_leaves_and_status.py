@@ -15,7 +15,8 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from cryptography.x509 import ocsp as library
 
 from certwright.kernel.problems import Forbidden, Invalid, Problem, Refused
@@ -169,6 +170,14 @@ def test_a_kind_of_one_account_is_no_kind_of_another(world: World) -> None:
 def question(ca: authorities.Authority, serial: int, nonce: bytes | None = None) -> Question:
     assert ca.certificate_der is not None
     return Question("sha256", *ocsp.issuer_digests(issuer_facts(ca.certificate_der), "sha256"), serial, nonce)
+
+
+def asked_by_sha1(ca: authorities.Authority, serial: int) -> bytes:
+    """The question as most clients write it, DER."""
+    assert ca.certificate_der is not None
+    name, key = ocsp.issuer_digests(issuer_facts(ca.certificate_der), "sha1")
+    builder = library.OCSPRequestBuilder().add_certificate_by_hash(name, key, serial, hashes.SHA1())
+    return builder.build().public_bytes(Encoding.DER)
 
 
 def answered(world: World, ca: authorities.Authority, asked: Question) -> Any:

@@ -71,9 +71,8 @@ def read_tls_alpn(der: bytes) -> tuple[tuple[str, ...], bytes | None]:
     try:
         extensions = x509.load_der_x509_certificate(der).extensions
         names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        found = tuple(
-            str(one.value) for one in names if isinstance(one, (x509.DNSName, x509.IPAddress)) and len(names) <= 1000
-        )
+        # Names of other kinds, too: the one that is validated must stand alone (RFC 8737 section 3).
+        found = tuple(str(one.value) for one in names if len(names) <= 1000)
     except (ValueError, x509.ExtensionNotFound):
         return (), None
     try:

@@ -32,6 +32,7 @@ _CURVES: Final[Mapping[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm, str]]]
 }
 _STATUS: Final = {
     "accountDoesNotExist": 400,
+    "alreadyRevoked": 400,
     "alreadyReplaced": 409,
     "badNonce": 400,
     "badPublicKey": 400,
@@ -46,7 +47,8 @@ _STATUS: Final = {
 
 class AcmeProblem(Exception):
     """A refusal as an ACME client reads it (RFC 8555 section 6.7): `kind` is the last part of the error type, `detail`
-    one sentence the person behind the client can act on. Never carries a key, a token or a MAC."""
+    one sentence the person behind the client can act on. Never carries a key, a token or a MAC. `location` and
+    `retry_after` (seconds) go into the headers of the same names."""
 
     def __init__(
         self,
@@ -56,6 +58,8 @@ class AcmeProblem(Exception):
         status: int | None = None,
         identifier: Identifier | None = None,
         subproblems: tuple[AcmeProblem, ...] = (),
+        location: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(detail)
         self.kind = kind
@@ -63,6 +67,8 @@ class AcmeProblem(Exception):
         self.status = status or _STATUS.get(kind, 400)
         self.identifier = identifier
         self.subproblems = subproblems
+        self.location = location
+        self.retry_after = retry_after
 
     def document(self, *, top: bool = True) -> dict[str, Any]:
         """RFC 7807 with ACME's members; `status` only at the top, as a subproblem has none of its own."""
@@ -155,6 +161,8 @@ def _octets(value: object, name: str) -> bytes:
 def _object(data: bytes, what: str) -> dict[str, Any]:
     try:
         found = json.loads(data.decode("utf-8"), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        if b"\\u" in data:
+            _is_text(found)
     except (ValueError, RecursionError):
         raise malformed(f"{what} isn't a JSON object, or has a member twice.") from None
     if not isinstance(found, dict):
@@ -168,6 +176,14 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a member twice")
     return found
+
+
+def _is_text(found: Any) -> None:
+    # Half of a surrogate pair stands in no UTF-8, and no text in the database holds a zero: escapes can say both.
+    said = json.dumps(found, ensure_ascii=False)
+    said.encode("utf-8")
+    if "\\u0000" in said:
+        raise ValueError("a zero in a text")
 
 
 def _no_constant(word: str) -> Any:

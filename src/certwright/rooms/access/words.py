@@ -94,10 +94,21 @@ ACTIONS: dict[str, str] = {
     "ccm:cert:revoke": "Revoke certificates of a private CA.",
     "ccm:cert:export": "Export what a private CA issued, with the key held here.",
     "ccm:cert:delete": "Delete what a private CA issued from its list, with the key held here.",
+    "ccm:acme:create": "Open ACME services on private CAs.",
+    "ccm:acme:list": "See the list of ACME services, and their accounts and orders.",
+    "ccm:acme:get": "See an ACME service's details.",
+    "ccm:acme:update": "Change ACME services, and turn their accounts away.",
+    "ccm:acme:delete": "Close ACME services for good.",
+    "ccm:acme:bind": "Make and revoke keys that bind ACME clients to a project.",
     "ccm:profile:list": "See the kinds of certificates private CAs issue.",
     "ccm:profile:create": "Describe kinds of certificates.",
     "ccm:profile:update": "Change kinds of certificates.",
     "ccm:profile:delete": "Delete kinds of certificates.",
+    "ccm:policy:list": "See the list of policies of what private CAs issue.",
+    "ccm:policy:get": "See such a policy, and try names against all that apply.",
+    "ccm:policy:create": "Limit what private CAs issue by policies.",
+    "ccm:policy:update": "Change such policies.",
+    "ccm:policy:delete": "Delete such policies.",
     # DNS
     "dns:connection:create": "Connect DNS servers for automatic validation.",
     "dns:connection:list": "See the list of DNS connections.",
@@ -182,10 +193,10 @@ ACTIONS: dict[str, str] = {
 
 # The kinds of objects a statement's Resource may name, as `kind:id`.
 RESOURCES = frozenset((
-    "alarm", "attachment", "audit", "authority", "ca", "campaign", "certificate", "coupon", "csr", "dns-connection",
-    "endpoint", "evidence", "group", "ledger", "message", "order", "organisation", "organisation-case", "policy",
-    "product", "project", "recipient", "renewal-freeze", "renewal-window", "rollout", "target", "token",
-    "unsubscription", "user", "validation",
+    "acme-directory", "alarm", "attachment", "audit", "authority", "ca", "ca-policy", "campaign", "certificate",
+    "coupon", "csr", "dns-connection", "endpoint", "evidence", "group", "ledger", "message", "order",
+    "organisation", "organisation-case", "policy", "product", "project", "recipient", "renewal-freeze",
+    "renewal-window", "rollout", "target", "token", "unsubscription", "user", "validation",
 ))  # fmt: skip
 
 

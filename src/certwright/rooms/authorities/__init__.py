@@ -1,7 +1,9 @@
 """The authorities room: private CAs, their signing component, what they issue, revocation lists and OCSP."""
 
+from datetime import timedelta
+
 from certwright.platform.services import Services
-from certwright.rooms.authorities import jobs
+from certwright.rooms.authorities import jobs, storage
 from certwright.rooms.authorities.actions import (
     builtin_issuing_id,
     ders_of,
@@ -14,6 +16,7 @@ from certwright.rooms.authorities.actions import (
     public_authorities,
     public_certificate,
     root_ders,
+    trusted_roots,
 )
 from certwright.rooms.authorities.hierarchy import (
     create_authority,
@@ -27,58 +30,129 @@ from certwright.rooms.authorities.hierarchy import (
     revoke_authority,
     update_authority,
 )
+from certwright.rooms.authorities.hsm import destroy_abandoned, hsm_state
 from certwright.rooms.authorities.kits import client_kit
 from certwright.rooms.authorities.leaves import (
+    LeafIssuance,
     delete_leaf,
     export_leaf,
     get_leaf,
     issue_leaves,
+    judge_names,
     list_leaves,
     revoke_leaf,
 )
-from certwright.rooms.authorities.lists import newest_crl, revoke
+from certwright.rooms.authorities.lists import newest_crl, newest_crl_head, revoke
+from certwright.rooms.authorities.name_rules import read_rules, which_allows
+from certwright.rooms.authorities.policies import (
+    builtin_names_refused,
+    create_policy,
+    delete_policy,
+    get_policy,
+    list_policies,
+    names_refused,
+    try_names,
+    update_policy,
+)
+from certwright.rooms.authorities.ports import Token
 from certwright.rooms.authorities.profiles import create_profile, delete_profile, list_profiles, update_profile
-from certwright.rooms.authorities.signer import Signer, SoftwareSigner
+from certwright.rooms.authorities.remote import RemoteSigner
+from certwright.rooms.authorities.signer import CaVault, LocalSigner, Signer
+from certwright.rooms.authorities.signing import SIGNER_RIGHTS, SigningServer, is_signer_there
 from certwright.rooms.authorities.status import StatusAnswer, StatusAnswers, answer
+from certwright.rooms.authorities.storage import (
+    Bucket,
+    ObjectStorage,
+    delete_list_storage,
+    get_list_storage,
+    set_list_storage,
+)
 from certwright.rooms.authorities.store import ca_state
-from certwright.rooms.authorities.tables import authorities
+from certwright.rooms.authorities.subscribers import (
+    IssuedLeaf,
+    has_policies,
+    issue_for_client,
+    issued_by_renewal_id,
+    issued_chain,
+    issued_like,
+    kind_for_issuing,
+    revoke_issued,
+    serials_of,
+    unknown_profiles,
+)
+from certwright.rooms.authorities.tables import authorities, ca_keys, crl_storages
 from certwright.rooms.authorities.words import (
     CA_STEP,
+    STORE_STEP,
     Authority,
     CaOrigin,
+    CaPolicy,
     CaProfile,
     CaRequest,
     CaState,
     Crl,
+    CrlHead,
+    HsmState,
     IssuedCertificate,
     IssueRequest,
+    KeyStore,
     Leaf,
     LeafRequest,
+    ListStorage,
+    NameVerdict,
+    PolicyLimits,
+    PolicyTrial,
+    StorageRequest,
+    TokenState,
 )
 
 __all__ = [
+    "SIGNER_RIGHTS",
     "Authority",
+    "Bucket",
     "CaOrigin",
+    "CaPolicy",
     "CaProfile",
     "CaRequest",
     "CaState",
+    "CaVault",
     "Crl",
+    "CrlHead",
+    "HsmState",
     "IssueRequest",
     "IssuedCertificate",
+    "IssuedLeaf",
+    "KeyStore",
     "Leaf",
+    "LeafIssuance",
     "LeafRequest",
+    "ListStorage",
+    "LocalSigner",
+    "NameVerdict",
+    "ObjectStorage",
+    "PolicyLimits",
+    "PolicyTrial",
+    "RemoteSigner",
     "Signer",
-    "SoftwareSigner",
+    "SigningServer",
     "StatusAnswer",
     "StatusAnswers",
+    "StorageRequest",
+    "Token",
+    "TokenState",
     "answer",
     "builtin_issuing_id",
+    "builtin_names_refused",
+    "ca_keys",
     "ca_state",
     "client_kit",
     "create_authority",
+    "create_policy",
     "create_profile",
     "delete_authority",
     "delete_leaf",
+    "delete_list_storage",
+    "delete_policy",
     "delete_profile",
     "ders_of",
     "disable_authority",
@@ -87,30 +161,55 @@ __all__ = [
     "export_leaf",
     "get_authority",
     "get_leaf",
+    "get_list_storage",
+    "get_policy",
+    "has_policies",
+    "hsm_state",
     "import_authority",
     "install_certificate",
+    "is_signer_there",
     "issue",
+    "issue_for_client",
     "issue_leaves",
     "issue_many",
     "issued",
+    "issued_by_renewal_id",
+    "issued_chain",
+    "issued_like",
+    "judge_names",
+    "kind_for_issuing",
     "list_authorities",
     "list_leaves",
+    "list_policies",
     "list_profiles",
     "move_issued",
+    "names_refused",
     "newest_crl",
+    "newest_crl_head",
     "public_authorities",
     "public_certificate",
+    "read_rules",
     "register",
     "restore_authority",
     "revoke",
     "revoke_authority",
+    "revoke_issued",
     "revoke_leaf",
     "root_ders",
+    "serials_of",
+    "set_list_storage",
+    "trusted_roots",
+    "try_names",
+    "unknown_profiles",
     "update_authority",
+    "update_policy",
     "update_profile",
+    "which_allows",
 ]
 
 
 def register(services: Services) -> None:
-    SoftwareSigner.register(services)
-    services.jobs.register(CA_STEP, authorities, jobs.step)
+    services.vault.register(crl_storages.c.secret, storage.secret_context)
+    services.jobs.register(STORE_STEP, crl_storages, storage.step)
+    services.jobs.every("authorities.destroy_abandoned", timedelta(hours=1), destroy_abandoned)
+    services.jobs.register(CA_STEP, authorities, jobs.step, runs_on=True)

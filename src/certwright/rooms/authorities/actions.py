@@ -15,11 +15,11 @@ from certwright.kernel.problems import Invalid, Problem, Refused, Unavailable, n
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access
-from certwright.rooms.authorities import lists, profiles, rules, store
+from certwright.rooms.authorities import lists, policies, profiles, rules, store
 from certwright.rooms.authorities.rules import CaOperation
 from certwright.rooms.authorities.signer import Signer
 from certwright.rooms.authorities.tables import authorities, issued_certificates
-from certwright.rooms.authorities.words import Authority, IssuedCertificate, IssueRequest
+from certwright.rooms.authorities.words import Authority, CaState, IssuedCertificate, IssueRequest
 from certwright.x509.issue import (
     DAY,
     Profile,
@@ -92,7 +92,9 @@ async def issue_many(
 async def sign_many(
     tx: Tx, services: Services, ca: Any, requests: Sequence[IssueRequest]
 ) -> list[dict[str, Any] | Problem]:
-    """The rows of signed certificates, which the caller inserts before anything leaves; or each one's problem."""
+    """The rows of signed certificates, which the caller inserts before anything leaves; or each one's problem.
+
+    Every certificate but those of CAs and responders is signed here, so here the policies are put to it."""
     if any(ca.account_id != request.account_id for request in requests):
         raise not_found("CA", ca.id)
     if ca.kind == "root":
@@ -104,24 +106,38 @@ async def sign_many(
     if refused is not None:
         raise refused
     known = await profiles.leaf_profiles(tx, ca.account_id, {request.profile for request in requests})
+    gate = await policies.gate(tx, ca, requests, now)
     rows: list[dict[str, Any] | Problem] = []
     for request in requests:
+        refused = gate.refusal(request)
+        if refused is not None:
+            rows.append(refused)
+            continue
         try:
-            rows.append(await _signed(tx, services, ca, known, request, now))
+            row = await _signed(tx, services, ca, known, request, gate.longest(request), now)
         except Invalid as problem:
             rows.append(problem)
+            continue
+        gate.count(request)
+        rows.append(row | {"internal": gate.is_internal(request)})
     return rows
 
 
 async def _signed(
-    tx: Tx, services: Services, ca: Any, known: dict[str, Profile], request: IssueRequest, now: datetime
+    tx: Tx,
+    services: Services,
+    ca: Any,
+    known: dict[str, Profile],
+    request: IssueRequest,
+    longest: int | None,
+    now: datetime,
 ) -> dict[str, Any]:
     profile = known.get(request.profile)
     if profile is None:
         raise Invalid("profile_unknown", f"There is no profile {request.profile[:40]!r} for certificates.",
                       field="profile", fix="Choose one of the list of profiles.")  # fmt: skip
     issuer = store.issuer_of(ca)
-    seconds = request.seconds or min(_DEFAULT_SECONDS, profile.max_seconds)
+    seconds = request.seconds or min(_DEFAULT_SECONDS, profile.max_seconds, longest or _DEFAULT_SECONDS)
     not_before, not_after = validity(profile, issuer, at=now, seconds=seconds)
     serial = new_serial()
     linted = approve(
@@ -165,13 +181,8 @@ async def _load(tx: Tx, where: sa.ColumnElement[bool]) -> IssuedCertificate:
     if row is None:
         raise not_found("issued certificate", "")
     return IssuedCertificate(
-        row.id, row.authority_id, row.serial, row.der, await store.chain(tx, await _any_row(tx, row.authority_id))
+        row.id, row.authority_id, row.serial, row.der, await store.chain(tx, await store.any_row(tx, row.authority_id))
     )
-
-
-async def _any_row(tx: Tx, authority_id: str) -> Any:
-    """A CA, also one whose key is gone: what it issued is still there."""
-    return (await tx.execute(sa.select(authorities).where(authorities.c.id == authority_id))).one()
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -191,6 +202,13 @@ async def public_authorities(services: Services) -> list[Authority]:
     async with services.db.begin() as tx:
         rows = (await tx.execute(store.listing().where(authorities.c.certificate_der.is_not(None)))).all()
     return [store.shown(services, row) for row in rows]
+
+
+async def trusted_roots(services: Services) -> list[bytes]:
+    """For everybody: certificates of the roots that clients should trust, those that are active or disabled."""
+    found = await public_authorities(services)
+    usable = (CaState.ACTIVE, CaState.DISABLED)
+    return [ca.certificate_der for ca in found if ca.kind == "root" and ca.state in usable and ca.certificate_der]
 
 
 async def list_authorities(services: Services, actor: Actor) -> list[Authority]:

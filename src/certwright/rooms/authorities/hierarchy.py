@@ -22,10 +22,9 @@ from certwright.rooms.authorities import lists, rules, store
 from certwright.rooms.authorities.rules import CaOperation
 from certwright.rooms.authorities.signer import Signer
 from certwright.rooms.authorities.tables import authorities, issued_certificates
-from certwright.rooms.authorities.words import CA_STEP, Authority, CaOrigin, CaRequest, CaState
+from certwright.rooms.authorities.words import CA_STEP, Authority, CaOrigin, CaRequest, CaState, KeyStore
 from certwright.x509 import ca_requests
 from certwright.x509.certificates import CertificateFacts, facts_of, load, read_certificates, signed_by
-from certwright.x509.csr import read_csr_key
 from certwright.x509.issue import (
     Profile,
     Subject,
@@ -76,7 +75,8 @@ async def create_authority(
     """A root, a CA below one of ours, or (`outside`) a key and a request for a parent that isn't ours.
 
     Needs `ccm:ca:create`, and on the parent too. Raises what `rules.judge_request` says, Refused `ca_not_active` for
-    a parent that isn't active, `ca_quota`, Refused `ca_name_taken`, Invalid `lint_failed`.
+    a parent that isn't active, `ca_quota`, Refused `ca_name_taken`, Invalid `lint_failed`; for a key in the HSM
+    what `Token` raises.
     """
     access.require_somewhere(actor, "ccm:ca:create")
     if request.outside and request.parent_id is not None:
@@ -129,7 +129,7 @@ async def _make(
     above = None if parent is None else store.issuer_of(parent)
     profile, algorithm = rules.judge_request(request, above)
     request.subject.as_name()  # judged before a key is made
-    key_id, public = await signer.create_key(tx, algorithm)
+    key_id, public = await signer.create_key(tx, algorithm, KeyStore(request.key_store))
     authority_id = new_id("ca", services.clock.now())
     if request.outside:
         draft = ca_requests.draft_request(request.subject, public, request.path_len, request.hash_name)
@@ -157,7 +157,8 @@ def _drafted(
     services: Services, parent: Any, profile: Profile, request: CaRequest, public: Any, serial: int
 ) -> tuple[Any, str]:
     above = None if parent is None else store.issuer_of(parent)
-    start, end = validity(profile, above, at=services.clock.now())
+    now = services.clock.now()
+    start, end = validity(profile, above, at=now)
     limits = request.constraints
     where = lists.Pointers() if parent is None else lists.pointers(services, parent, serial)
     draft = draft_certificate(
@@ -165,7 +166,7 @@ def _drafted(
         not_before=start, not_after=end, name_constraints=limits if limits.any else None,
         hash_name=request.hash_name if parent is None else parent.hash_name, **where,
     )  # fmt: skip
-    return approve(draft, at=services.clock.now()), signature_hash(public, request.hash_name)
+    return approve(draft, at=now), signature_hash(public, request.hash_name)
 
 
 async def _record_issued(tx: Tx, services: Services, parent: Any, child: Any, serial: int) -> None:
@@ -175,7 +176,7 @@ async def _record_issued(tx: Tx, services: Services, parent: Any, child: Any, se
             id=new_id("crt", services.clock.now()), authority_id=parent.id, account_id=child.account_id,
             project_id=child.project_id, reference=child.id, profile="issuing", serial=f"{serial:x}", names=[],
             der=child.certificate_der, not_before=child.not_before, not_after=child.not_after,
-            issued_at=services.clock.now(), shard=lists.shard_of(parent, serial),
+            issued_at=services.clock.now(), shard=lists.shard_of(parent, serial), internal=True,
         )
     )  # fmt: skip
 
@@ -194,7 +195,7 @@ async def _insert(
         await lists.begin(tx, services, row)
     await audit.record(
         tx, services, actor, "ccm:ca:create", "authority", authority_id, project_id=project_id,
-        after=_ceremony(row, certificate),
+        after=_ceremony(row, certificate) | {"key_store": request.key_store},
     )  # fmt: skip
     return row
 
@@ -229,7 +230,7 @@ async def install_certificate(services: Services, actor: Actor, authority_id: st
     async with services.db.begin() as tx:
         ca = await store.visible_row(tx, actor, "ccm:ca:update", authority_id, lock=True)
         _refuse(CaOperation.INSTALL, ca, services.clock.now())
-        if certificate.spki_sha256 != spki_sha256(read_csr_key(ca.csr_der)):
+        if certificate.spki_sha256 != spki_sha256(ca_requests.key_of(ca.csr_der)):
             raise Invalid(
                 "ca_certificate_other_key", "This certificate is for another key than the request of this CA.",
                 field="certificate", fix="Install the certificate that was signed for this very request.",
@@ -278,14 +279,17 @@ async def import_authority(
     private_key: str,
     passphrase: str | None = None,
     crl_number: int = 0,
+    key_store: str = KeyStore.SOFTWARE,
     project_id: str | None = None,
 ) -> Authority:
     """Bring your own CA: its certificate, with the chain above it behind it, and its key (PEM). The passphrase opens
     the key and is forgotten. `crl_number` is the number of the last list published for it elsewhere.
 
-    Needs `ccm:ca:create`. Raises Invalid `key_mismatch` and as `install_certificate` and reading a key do.
+    Needs `ccm:ca:create`. Raises Invalid `key_mismatch`, Refused `hsm_no_import` and as `install_certificate` and
+    reading a key do.
     """
     access.require_somewhere(actor, "ccm:ca:create")
+    rules.judge_import(key_store)
     now = services.clock.now()
     facts, above = _read_ca(certificate, now)
     key = await asyncio.to_thread(_read_key, private_key, passphrase)

@@ -1,4 +1,4 @@
-"""The step of a CA: its key goes at the end of the waiting, its lists stay fresh, its answers keep their signer."""
+"""The step of a CA: its key goes at the end of the waiting, its lists stay fresh, its answers are signed ahead."""
 
 from __future__ import annotations
 
@@ -30,13 +30,19 @@ async def step(services: Services, authority_id: str) -> Next:
             await _erase(tx, services, ca)
             return None
         waits: list[timedelta] = []
-        if ca.certificate_der is not None and ca.not_after > now:
+        lives = ca.certificate_der is not None and ca.not_after > now
+        if lives:
             waits.append(await lists.publish(tx, services, ca))
-            if ca.ocsp_enabled:
-                waits.append(await status.keep_responder(tx, services, ca))
+        if lives and ca.ocsp_enabled:
+            waits.append(await status.keep_responder(tx, services, ca))
+        else:
+            await status.forget_answers(tx, authority_id)
         if ca.delete_at is not None:
             waits.append(ca.delete_at - now)
-        return min(waits, default=None)
+    if lives and ca.ocsp_enabled:
+        # In a transaction of its own, so that revoking needn't wait for thousands of signatures.
+        waits.append(await status.sign_ahead(services, authority_id))
+    return min(waits, default=None)
 
 
 async def _erase(tx: Tx, services: Services, row: Any) -> None:

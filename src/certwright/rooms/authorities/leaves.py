@@ -19,6 +19,7 @@ from certwright.kernel.actor import Actor
 from certwright.kernel.ids import new_id
 from certwright.kernel.names import looks_like_ip, parse_dns_name, parse_ip
 from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused, not_found
+from certwright.platform.batching import Coalescer
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access, audit, keys
@@ -31,6 +32,8 @@ from certwright.x509.csr import read_csr_key
 from certwright.x509.issue import DAY
 
 MOST_AT_ONCE = 1000
+# Calls of so many certificates wait for others to share a transaction; larger ones are worth their own.
+_SMALL = 10
 
 
 async def issue_leaves(
@@ -50,33 +53,84 @@ async def issue_leaves(
     if not 1 <= len(requests) <= MOST_AT_ONCE:
         raise Invalid("batch_size", f"A batch holds 1 to {MOST_AT_ONCE} requests.", field="requests",
                       fix="Split it.")  # fmt: skip
-    prepared = [await _prepare(request) for request in requests]
-    good = [one for one in prepared if not isinstance(one, Problem)]
+    call = _Call(actor, [await _prepare(request) for request in requests])
+    return await services.port(LeafIssuance).issue(call, authority_id, project_id)
+
+
+_Key = tuple[str, str, str, str | None]
+
+
+class LeafIssuance:
+    """The queue of one process, plugged into Services.ports by the entry: small calls of one caller that come at the
+    same time are written together."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._queue: Coalescer[_Key, _Call, list[Leaf | Problem]] = Coalescer(self._write, writers=2)
+
+    async def issue(self, call: _Call, authority_id: str, project_id: str | None) -> list[Leaf | Problem]:
+        key = (call.actor.account_id, call.actor.id, authority_id, project_id)
+        if len(call.prepared) <= _SMALL:
+            return await self._queue.submit(key, call)
+        (answer,) = await self._write(key, [call])
+        if isinstance(answer, Problem):
+            raise answer
+        return answer
+
+    async def _write(self, key: _Key, calls: Sequence[_Call]) -> list[list[Leaf | Problem] | Problem]:
+        services, (_, _, authority_id, project_id) = self._services, key
+        async with services.db.begin() as tx:
+            first = calls[0].actor
+            project = await access.project_for(tx, first, "ccm:cert:issue", project_id)
+            ca = await store.visible_row(tx, first, "ccm:cert:issue", authority_id)
+            refused = [_refusal(call.actor, ca, project) for call in calls]
+            going = [call for call, problem in zip(calls, refused, strict=True) if problem is None]
+            made = iter(await _issue(tx, services, ca, project, going))
+        return [problem or next(made) for problem in refused]
+
+
+def _refusal(actor: Actor, ca: Any, project_id: str) -> Problem | None:
+    """Asked of each call: what its caller may do may have changed since the first of them came."""
+    try:
+        access.require(actor, "ccm:cert:issue", project_id=project_id)
+        access.require(actor, "ccm:cert:issue", project_id=ca.project_id, resource=f"authority:{ca.id}")
+    except Problem as problem:
+        return problem
+    return None
+
+
+async def _issue(
+    tx: Tx, services: Services, ca: Any, project_id: str, calls: Sequence[_Call]
+) -> list[list[Leaf | Problem]]:
     now = services.clock.now()
-    async with services.db.begin() as tx:
-        project = await access.project_for(tx, actor, "ccm:cert:issue", project_id)
-        ca = await store.visible_row(tx, actor, "ccm:cert:issue", authority_id)
-        asked = [
-            IssueRequest(
-                reference=new_id("lrq", now), account_id=actor.account_id, project_id=project, names=one.names,
-                public_key=one.public_key, profile=one.request.profile, subject=one.request.subject,
-                seconds=None if one.request.days is None else one.request.days * DAY,
-            )
-            for one in good
-        ]  # fmt: skip
-        rows = await actions.sign_many(tx, services, ca, asked)
-        made = [(one, row) for one, row in zip(good, rows, strict=True) if not isinstance(row, Problem)]
-        holders = [(one.key, row) for one, row in made if one.key is not None]
-        key_ids = await keys.store_keys(
-            tx, services, [key for key, _ in holders], account_id=actor.account_id, project_id=project
+    good = [(call, one) for call in calls for one in call.prepared if isinstance(one, _Prepared)]
+    asked = [
+        IssueRequest(
+            reference=new_id("lrq", now), account_id=ca.account_id, project_id=project_id, names=one.names,
+            public_key=one.public_key, profile=one.request.profile, subject=one.request.subject,
+            seconds=None if one.request.days is None else one.request.days * DAY,
         )
-        for (_, row), key_id in zip(holders, key_ids, strict=True):
-            row["key_id"] = key_id
-        if made:
-            await tx.execute(sa.insert(issued_certificates), [{"key_id": None} | row for _, row in made])
-        await audit.record_many(tx, services, [_entry(actor, ca, row) for _, row in made])
+        for _, one in good
+    ]  # fmt: skip
+    rows = await actions.sign_many(tx, services, ca, asked)
+    made = [(call, one, row) for (call, one), row in zip(good, rows, strict=True) if not isinstance(row, Problem)]
+    holders = [(one.key, row) for _, one, row in made if one.key is not None]
+    key_ids = await keys.store_keys(
+        tx, services, [key for key, _ in holders], account_id=ca.account_id, project_id=project_id
+    )
+    for (_, row), key_id in zip(holders, key_ids, strict=True):
+        row["key_id"] = key_id
+    if made:
+        await tx.execute(sa.insert(issued_certificates), [{"key_id": None} | row for _, _, row in made])
+    await audit.record_many(tx, services, [_entry(call.actor, ca, row) for call, _, row in made])
     results = iter(rows)
-    return [_answer(one if isinstance(one, Problem) else next(results)) for one in prepared]
+    return [[_answer(one if isinstance(one, Problem) else next(results)) for one in call.prepared] for call in calls]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    actor: Actor
+    prepared: Sequence[_Prepared | Problem]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +206,7 @@ def _leaf(row: Any) -> Leaf:
         names=tuple(row.names), subject=subject, sha256=hashlib.sha256(row.der).hexdigest(),
         der=row.der, not_before=row.not_before,
         not_after=row.not_after, issued_at=row.issued_at, has_key=row.key_id is not None,
-        managed=not row.reference.startswith("lrq_"), revoked_at=row.revoked_at,
+        managed=not _by_itself(row), revoked_at=row.revoked_at,
         revocation_reason=row.revocation_reason,
     )  # fmt: skip
 
@@ -264,13 +318,18 @@ async def revoke_leaf(
     return _leaf(row)
 
 
+def _by_itself(row: Any) -> bool:
+    """Whether no other room leads it: issued by hand, or to an ACME client (its order's id)."""
+    return str(row.reference).startswith(("lrq_", "aco_"))
+
+
 def _refuse_managed(row: Any) -> None:
     if row.reference.startswith("ca_"):
         raise Refused("ca_leads_it", "This is the certificate of a CA.", fix="Revoke or delete that CA.")
     if row.reference.startswith("ocr_"):
         raise Refused("responder_leads_it", "This is the CA's own responder for OCSP; it renews itself.",
                       fix="Leave it; it lives for weeks only.")  # fmt: skip
-    if not row.reference.startswith("lrq_"):
+    if not _by_itself(row):
         raise Refused("leaf_is_managed", "This version belongs to a certificate that is managed here.",
                       fix="Revoke or delete it on the certificate's own page.")  # fmt: skip
 

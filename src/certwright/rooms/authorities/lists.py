@@ -3,6 +3,7 @@ revocation and long before they run out."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
@@ -14,12 +15,14 @@ from certwright.kernel.problems import not_found
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import audit
-from certwright.rooms.authorities import store
+from certwright.rooms.authorities import storage, store
 from certwright.rooms.authorities.signer import Signer
-from certwright.rooms.authorities.tables import crl_shards, crls, issued_certificates
-from certwright.rooms.authorities.words import CA_STEP, Crl
+from certwright.rooms.authorities.tables import crl_shards, crls, issued_certificates, ocsp_answers
+from certwright.rooms.authorities.words import CA_STEP, Crl, CrlHead
 from certwright.x509 import crl as crl_format
 
+# Entries read at once; lists with more of them are drafted beside the loop.
+_MANY = 5_000
 # Lists kept for readers with a cached number; older ones are dropped when a new one is made.
 _CRLS_KEPT = 3
 
@@ -32,7 +35,7 @@ def shard_of(ca: Any, serial: int) -> int:
 class Pointers(TypedDict, total=False):
     """As `draft_certificate` takes them."""
 
-    crl_url: str | None
+    crl_urls: tuple[str, ...]
     aia_url: str | None
     ocsp_url: str | None
 
@@ -40,7 +43,7 @@ class Pointers(TypedDict, total=False):
 def pointers(services: Services, ca: Any, serial: int) -> Pointers:
     """Where what this CA issues says that its issuer and its state are found."""
     return Pointers(
-        crl_url=store.crl_url(services, ca.id, shard_of(ca, serial)) if ca.crl_enabled else None,
+        crl_urls=store.named_crl_urls(services, ca, shard_of(ca, serial)) if ca.crl_enabled else (),
         aia_url=store.certificate_url(services, ca.id),
         ocsp_url=store.ocsp_url(services, ca.id) if ca.ocsp_enabled else None,
     )
@@ -96,6 +99,13 @@ async def mark_revoked(tx: Tx, services: Services, authority_id: str, serial: st
         .where(s.authority_id == authority_id, s.shard == shard)
         .values(revocations=s.revocations + 1)
     )
+    # The step that makes the list signs its answer anew, too.
+    o = ocsp_answers.c
+    await tx.execute(
+        sa.update(ocsp_answers)
+        .where(o.authority_id == authority_id, o.serial == serial)
+        .values(renew_at=services.clock.now())
+    )
     await services.jobs.start(tx, CA_STEP, authority_id)
     return True
 
@@ -126,6 +136,7 @@ async def publish(tx: Tx, services: Services, ca: Any) -> timedelta:
                 continue
         made.append(await _make(tx, services, ca, shard, now))
     if made:
+        await storage.begin(tx, services, ca.id)
         await audit.record(
             tx, services, system_actor(ca.account_id, "authorities"), "ccm:crl:publish", "authority", ca.id,
             project_id=ca.project_id,
@@ -140,9 +151,14 @@ async def _make(tx: Tx, services: Services, ca: Any, shard: Any, now: datetime) 
     number = int(shard.number) + 1
     next_update = now + timedelta(days=ca.crl_days)
     # Only a list among several says which one it is (RFC 5280 section 5.2.5): it must not be taken for the whole.
-    where = store.crl_url(services, ca.id, shard.shard) if await _several(tx, ca.id) else None
+    where, *former = store.crl_urls(services, ca.id, shard.shard) if await _several(tx, ca.id) else (None,)
     entries = await _entries(tx, ca.id, shard.shard, now)
-    draft = crl_format.draft_crl(store.issuer_of(ca), number, now, next_update, entries, where, ca.hash_name)
+    facts = (store.issuer_of(ca), number, now, next_update, entries, where, ca.hash_name, former)
+    if len(entries) > _MANY:
+        # A second for a hundred thousand, in which others have requests here.
+        draft = await asyncio.to_thread(crl_format.draft_crl, *facts)
+    else:
+        draft = crl_format.draft_crl(*facts)
     der = crl_format.assemble(draft, await services.port(Signer).sign(tx, ca.ca_key_id, draft))
     await tx.execute(
         sa.insert(crls).values(
@@ -167,13 +183,15 @@ async def _several(tx: Tx, authority_id: str) -> bool:
 async def _entries(tx: Tx, authority_id: str, shard: int, now: datetime) -> list[crl_format.RevokedEntry]:
     """Revoked certificates, until a day after their end, so that each is in one list made after it."""
     i = issued_certificates.c
-    rows = await tx.execute(
-        sa.select(i.serial, i.revoked_at, i.revocation_reason).where(
-            i.authority_id == authority_id, i.shard == shard, i.revoked_at.is_not(None),
-            i.not_after > now - timedelta(days=1),
-        )
+    query = sa.select(i.serial, i.revoked_at, i.revocation_reason).where(
+        i.authority_id == authority_id, i.shard == shard, i.revoked_at.is_not(None),
+        i.not_after > now - timedelta(days=1),
     )  # fmt: skip
-    return [crl_format.RevokedEntry(int(row[0], 16), row[1], row[2] or "unspecified") for row in rows]
+    found: list[crl_format.RevokedEntry] = []
+    async with tx.stream(query) as rows:
+        async for part in rows.partitions(_MANY):
+            found += [crl_format.RevokedEntry(int(row[0], 16), row[1], row[2] or "unspecified") for row in part]
+    return found
 
 
 async def newest_crl(services: Services, authority_id: str, shard: int = 0) -> Crl:
@@ -189,3 +207,14 @@ async def newest(tx: Tx, authority_id: str, shard: int = 0) -> Crl:
     if row is None:
         raise not_found("CRL of CA", authority_id)
     return Crl(row.number, row.der, row.this_update, row.next_update)
+
+
+async def newest_crl_head(services: Services, authority_id: str, shard: int = 0) -> CrlHead:
+    """For everybody: which list is the newest. Raises NotFound."""
+    c = crls.c
+    query = sa.select(c.number, c.this_update, c.next_update).where(c.authority_id == authority_id, c.shard == shard)
+    async with services.db.read() as tx:
+        row = (await tx.execute(query.order_by(c.number.desc()).limit(1))).one_or_none()
+    if row is None:
+        raise not_found("CRL of CA", authority_id)
+    return CrlHead(*row)

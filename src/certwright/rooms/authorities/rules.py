@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from certwright.kernel.problems import Invalid, Problem, Refused
-from certwright.rooms.authorities.words import CaRequest, CaState
+from certwright.rooms.authorities.words import CaRequest, CaState, KeyStore
 from certwright.x509.crl import REASONS
 from certwright.x509.issue import DAY, ISSUING, ROOT, IssuerFacts, Profile
-from certwright.x509.keys import KeyAlgorithm
+from certwright.x509.keys import CaKeyAlgorithm, ExperimentalAlgorithm, KeyAlgorithm, ca_key_algorithm
 from certwright.x509.profiles import read_extended_usages
 
 SHORTEST_WAIT: Final = 7
@@ -153,7 +154,7 @@ def judge_lists(*, crl_days: int, crl_shards: int) -> None:
                       field="crl_shards", fix="One list per 50,000 certificates is plenty.")  # fmt: skip
 
 
-def judge_request(request: CaRequest, parent: IssuerFacts | None) -> tuple[Profile, KeyAlgorithm]:
+def judge_request(request: CaRequest, parent: IssuerFacts | None) -> tuple[Profile, CaKeyAlgorithm]:
     """The profile of the CA certificate and the kind of its key. `parent` is None for a root and for a parent outside.
 
     Raises Invalid `ca_name_invalid`, `ca_subject_missing`, `unsupported_key`, `ca_days_out_of_range`,
@@ -163,7 +164,9 @@ def judge_request(request: CaRequest, parent: IssuerFacts | None) -> tuple[Profi
     if not request.subject.common_name:
         raise Invalid("ca_subject_missing", "A CA needs a common name: certificates say who issued them by it.",
                       field="subject.common_name", fix="Give a common name.")  # fmt: skip
-    algorithm = judge_algorithm(request.key_algorithm)
+    algorithm = judge_ca_algorithm(request.key_algorithm)
+    if judge_store(request.key_store) is KeyStore.HSM and not isinstance(algorithm, KeyAlgorithm):
+        raise not_in_the_hsm(algorithm)
     judge_lists(crl_days=request.crl_days, crl_shards=request.crl_shards)
     path_len = request.path_len
     if path_len is not None and not 0 <= path_len <= 10:
@@ -189,11 +192,47 @@ def judge_request(request: CaRequest, parent: IssuerFacts | None) -> tuple[Profi
     return replace(base, path_len=path_len, max_seconds=days * DAY, eku=purposes), algorithm
 
 
+def judge_store(word: str) -> KeyStore:
+    try:
+        return KeyStore(word)
+    except ValueError:
+        raise Invalid("key_store_unknown", f"CA keys aren't kept in {word[:40]!r}.", field="key_store",
+                      fix="Use software or hsm.") from None  # fmt: skip
+
+
+def judge_import(key_store: str) -> None:
+    if judge_store(key_store) is KeyStore.HSM:
+        raise Refused(
+            "hsm_no_import", "Only keys made in the HSM are kept there: a key that was outside may have been copied.",
+            field="key_store",
+            fix="Keep this key in software; or make a CA in the HSM and have it take over.",
+        )  # fmt: skip
+
+
+def not_in_the_hsm(algorithm: CaKeyAlgorithm) -> Invalid:
+    return Invalid(
+        "hsm_algorithm", f"Keys of kind {algorithm} are made in software only.", field="key_algorithm",
+        fix="Choose EC or RSA for the HSM, or keep this key in software.",
+    )  # fmt: skip
+
+
+def judge_ca_algorithm(word: str) -> CaKeyAlgorithm:
+    try:
+        return ca_key_algorithm(word)
+    except ValueError:
+        raise _no_algorithm(word, [*KeyAlgorithm, *ExperimentalAlgorithm]) from None
+
+
 def judge_algorithm(word: str) -> KeyAlgorithm:
+    """Of a key made here for a certificate that isn't a CA's."""
     try:
         return KeyAlgorithm(word)
     except ValueError:
-        raise Invalid(
-            "unsupported_key", f"Keys can't be made with the algorithm {word[:40]!r}.", field="key_algorithm",
-            fix=f"Use one of: {', '.join(KeyAlgorithm)}.",
-        ) from None  # fmt: skip
+        raise _no_algorithm(word, list(KeyAlgorithm)) from None
+
+
+def _no_algorithm(word: str, there_are: Sequence[str]) -> Invalid:
+    return Invalid(
+        "unsupported_key", f"Keys can't be made with the algorithm {word[:40]!r}.", field="key_algorithm",
+        fix=f"Use one of: {', '.join(there_are)}.",
+    )  # fmt: skip

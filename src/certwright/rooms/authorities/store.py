@@ -13,8 +13,8 @@ from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access
 from certwright.rooms.authorities import rules
-from certwright.rooms.authorities.tables import authorities, crl_shards, crls, issued_certificates
-from certwright.rooms.authorities.words import Authority, CaOrigin, CaState
+from certwright.rooms.authorities.tables import authorities, ca_keys, ca_policies, crl_shards, crls, issued_certificates
+from certwright.rooms.authorities.words import Authority, CaOrigin, CaState, KeyStore
 from certwright.x509.certificates import facts_of
 from certwright.x509.issue import IssuerFacts, issuer_facts
 from certwright.x509.profiles import constraint_words, purpose_words
@@ -22,24 +22,53 @@ from certwright.x509.profiles import constraint_words, purpose_words
 
 def crl_url(services: Services, authority_id: str, shard: int = 0) -> str:
     name = f"{authority_id}-{shard}" if shard else authority_id
-    return f"{services.settings.base_url}/crl/{name}.crl"
+    return f"{services.settings.status_base_url}/crl/{name}.crl"
+
+
+def crl_urls(services: Services, authority_id: str, shard: int) -> tuple[str, ...]:
+    """Every address under which certificates may name this list: the present one, and that of the product itself, which
+    certificates made before `status_url` was set name."""
+    present = crl_url(services, authority_id, shard)
+    own = services.settings.base_url + present.removeprefix(services.settings.status_base_url)
+    return tuple(dict.fromkeys((present, own)))
+
+
+def named_crl_urls(services: Services, ca: Any, shard: int) -> tuple[str, ...]:
+    """Where what a CA issues now says one of its lists is found: in the storage it is published to, if that has a
+    public address, and here."""
+    here = crl_url(services, ca.id, shard)
+    return (here,) if ca.crl_public_url is None else (f"{ca.crl_public_url}/{here.rpartition('/')[2]}", here)
 
 
 def certificate_url(services: Services, authority_id: str) -> str:
-    return f"{services.settings.base_url}/ca/{authority_id}.crt"
+    return f"{services.settings.status_base_url}/ca/{authority_id}.crt"
 
 
 def ocsp_url(services: Services, authority_id: str) -> str:
-    return f"{services.settings.base_url}/ocsp/{authority_id}"
+    return f"{services.settings.status_base_url}/ocsp/{authority_id}"
+
+
+# Whether the account has policies at all: where it has none, issuing asks no further.
+_POLICED = sa.exists().where(ca_policies.c.account_id == authorities.c.account_id).label("policed")
+_ROW = sa.select(authorities, _POLICED).where(
+    authorities.c.id == sa.bindparam("authority"), authorities.c.erased_at.is_(None)
+)
+_ROW_HELD = _ROW.with_for_update(key_share=True)
 
 
 async def row(tx: Tx, authority_id: str, *, lock: bool = False) -> Any:
     """A CA whose key still exists. Raises NotFound."""
-    query = sa.select(authorities).where(authorities.c.id == authority_id, authorities.c.erased_at.is_(None))
-    found = (await tx.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
+    found = (await tx.execute(_ROW_HELD if lock else _ROW, {"authority": authority_id})).one_or_none()
     if found is None:
         raise not_found("CA", authority_id)
     return found
+
+
+async def builtin_issuing(tx: Tx, account_id: str) -> Any:
+    """The built-in CA that issues, as `row` shows it; None before the first start made one."""
+    a = authorities.c
+    query = sa.select(authorities, _POLICED).where(a.account_id == account_id, a.builtin, a.kind == "issuing")
+    return (await tx.execute(query)).one_or_none()
 
 
 async def hold(tx: Tx, authority_id: str) -> None:
@@ -55,7 +84,7 @@ async def visible_row(tx: Tx, actor: Actor, action: str, authority_id: str, *, l
         authorities.c.id == authority_id, authorities.c.erased_at.is_(None),
         access.visible(authorities, actor, "ccm:ca:get"),
     )  # fmt: skip
-    query = sa.select(authorities).where(where)
+    query = sa.select(authorities, _POLICED).where(where)
     found = (await tx.execute(query.with_for_update(key_share=True) if lock else query)).one_or_none()
     if found is None:
         raise not_found("CA", authority_id)
@@ -102,8 +131,31 @@ def issuer_of(ca: Any) -> IssuerFacts:
     return found
 
 
+_chains: dict[str, tuple[bytes, ...]] = {}
+
+
 async def chain(tx: Tx, ca: Any) -> tuple[bytes, ...]:
-    """From this CA's certificate up, without the root."""
+    """From this CA's certificate up, without the root. Looked up once: what stands above a certificate was there before
+    it was signed, and doesn't change."""
+    found = _chains.get(ca.sha256)
+    if found is None:
+        if len(_chains) >= _MOST_ISSUERS:
+            _chains.clear()
+        found = _chains[ca.sha256] = await _look_up_chain(tx, ca)
+    return found
+
+
+def known_chain(sha256: str) -> tuple[bytes, ...] | None:
+    """The same for a CA by its certificate's fingerprint, if it was looked up before."""
+    return _chains.get(sha256)
+
+
+async def any_row(tx: Tx, authority_id: str) -> Any:
+    """A CA, also one whose key is gone: what it issued is still there."""
+    return (await tx.execute(sa.select(authorities).where(authorities.c.id == authority_id))).one()
+
+
+async def _look_up_chain(tx: Tx, ca: Any) -> tuple[bytes, ...]:
     found: list[bytes] = []
     while ca.kind != "root":
         found.append(ca.certificate_der)
@@ -132,7 +184,14 @@ def listing() -> sa.Select[Any]:
         .lateral("lists")
     )  # fmt: skip
     return (
-        sa.select(authorities, lists.c.number.label("crl_number"), lists.c.next_update.label("crl_next_update"))
+        sa.select(
+            authorities,
+            lists.c.number.label("crl_number"),
+            lists.c.next_update.label("crl_next_update"),
+            ca_keys.c.store.label("key_store"),
+            ca_keys.c.token_label,
+        )
+        .join(ca_keys, ca_keys.c.id == authorities.c.ca_key_id)
         .outerjoin(lists, sa.true())
         .where(authorities.c.erased_at.is_(None))
         .order_by(sa.case((authorities.c.kind == "root", 0), else_=1), authorities.c.id)
@@ -159,6 +218,8 @@ def shown(services: Services, ca: Any, issued: int | None = None) -> Authority:
         state=ca_state(ca, services.clock.now()),
         subject=ca.subject,
         key_algorithm=ca.key_algorithm,
+        key_store=KeyStore(ca.key_store),
+        token_label=ca.token_label,
         hash_name=ca.hash_name,
         serial=ca.serial,
         sha256=ca.sha256,
@@ -180,5 +241,7 @@ def shown(services: Services, ca: Any, issued: int | None = None) -> Authority:
         ocsp_enabled=ca.ocsp_enabled,
         ocsp_url=ocsp_url(services, ca.id),
         issued=issued,
+        problem=ca.step_problem,
+        experimental=ca.key_algorithm.startswith("ML-DSA"),
         revision=ca.revision,
     )

@@ -288,6 +288,7 @@ async def create_certificate(
         row = await store.certificate(tx, certificate_id)
         assert row is not None
         if application is not None and judged is not None:
+            await _heed_policies(tx, row, judged, now)
             key = await _lent(tx, services, actor, row, application, taken)
             await _submit(tx, services, actor, row, judged, chosen, kind="apply", key=key)
             row = await store.certificate(tx, certificate_id)
@@ -303,9 +304,19 @@ async def apply(services: Services, actor: Actor, certificate_id: str, applicati
         may_order(services, actor, row.ca, row.project_id)
         taken = await _take(tx, actor, application, row.project_id, certificate_id)
         judged = _judged_with(taken, application, chosen, row, statement=privacy.current(services).version)
+        await _heed_policies(tx, row, judged, services.clock.now())
         key = await _lent(tx, services, actor, row, application, taken)
         await _submit(tx, services, actor, row, judged, chosen, kind="apply", key=key)
         return await _detail(tx, services, await store.certificate(tx, certificate_id))
+
+
+async def _heed_policies(tx: Tx, row: Any, judged: JudgedApplication, now: datetime) -> None:
+    """What policies won't let the built-in CA issue is refused before anybody proves anything; issuing asks them again.
+    Raises Refused."""
+    if row.ca == BUILTIN_CA:
+        refused = await authorities.builtin_names_refused(tx, row.account_id, row.project_id, judged.names, now)
+        if refused is not None:
+            raise refused
 
 
 @dataclass(frozen=True, slots=True)

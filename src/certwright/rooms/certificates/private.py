@@ -141,6 +141,8 @@ async def _write(services: Services, key: _Key, requests: Sequence[_Request]) ->
                 authorities.IssueRequest(
                     reference=application_id, account_id=first.account_id, project_id=project, names=request.names,
                     public_key=request.public_key, seconds=None if request.days is None else request.days * 86_400,
+                    # The product by itself asks for what it serves its console with, and for nothing else.
+                    internal=request.actor.kind == "system",
                 )
                 for _, application_id, request in going
             ],

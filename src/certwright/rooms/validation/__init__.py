@@ -19,6 +19,7 @@ from certwright.rooms.validation.actions import (
     tls_alpn_answers,
     why_caa_forbids,
 )
+from certwright.rooms.validation.checks import follow, gather_tls_alpn
 from certwright.rooms.validation.connections import (
     STEP,
     check_connection,
@@ -64,6 +65,7 @@ from certwright.rooms.validation.words import (
     CaaVerdict,
     CaKind,
     ChallengeStatus,
+    Delegation,
     DnsConnection,
     DnsRecord,
     DomainResult,
@@ -90,6 +92,7 @@ __all__ = [
     "CaKind",
     "CaaVerdict",
     "ChallengeStatus",
+    "Delegation",
     "DnsConnection",
     "DnsField",
     "DnsOperator",
@@ -126,6 +129,8 @@ __all__ = [
     "dcv_reuse",
     "dcv_usable_until",
     "delete_connection",
+    "follow",
+    "gather_tls_alpn",
     "get_connection",
     "get_rules",
     "held_zones",

@@ -54,6 +54,7 @@ class BuiltinCa:
                 public_key=read_csr(order.csr_der).public_key,
                 profile=_profile(order.certificate_type),
                 subject=_subject(order),
+                replaces=read_certificate(order.replaces_der).serial or None if order.replaces_der else None,
             ),
         )
         return issued.id

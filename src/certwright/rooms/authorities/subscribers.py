@@ -1,0 +1,157 @@
+"""What the ACME server needs of a CA: issue for one of its clients, find what was issued, revoke it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from certwright.acme.jose import from_b64url
+from certwright.acme.renewal import certificate_id
+from certwright.kernel.actor import Actor
+from certwright.kernel.problems import Problem, not_found
+from certwright.platform.db import Said, Tx, is_one_of
+from certwright.platform.services import Services
+from certwright.rooms import audit
+from certwright.rooms.authorities import actions, lists, profiles, store
+from certwright.rooms.authorities.tables import authorities, ca_policies, issued_certificates
+from certwright.rooms.authorities.words import IssuedCertificate, IssueRequest
+from certwright.x509.certificates import load
+
+# A serial of 20 octets with a leading zero, in base 64.
+_LONGEST_SERIAL = 28
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedLeaf:
+    """What a CA recorded of one certificate."""
+
+    id: str
+    authority_id: str
+    project_id: str
+    reference: str
+    serial: str
+    names: tuple[str, ...]
+    der: bytes
+    not_before: datetime
+    not_after: datetime
+    revoked_at: datetime | None
+
+
+async def issue_for_client(
+    tx: Tx, services: Services, actor: Actor, authority_id: str, request: IssueRequest
+) -> IssuedCertificate:
+    """One certificate in the caller's transaction, with its line in the audit log. Raises what `issue_many` answers."""
+    (result,) = await actions.issue_many(tx, services, authority_id, [request])
+    if isinstance(result, Problem):
+        raise result
+    await audit.record(
+        tx, services, actor, "ccm:cert:issue", "authority", authority_id, project_id=request.project_id,
+        after={
+            "certificate": result.id, "profile": request.profile, "serial": result.serial,
+            "sha256": hashlib.sha256(result.der).hexdigest(), "names": list(request.names),
+        },
+    )  # fmt: skip
+    return result
+
+
+_i, _a = issued_certificates.c, authorities.c
+_CHAIN = Said(
+    sa.select(_i.der, _i.authority_id, _a.sha256)
+    .join(authorities, _a.id == _i.authority_id)
+    .where(_i.id == sa.bindparam("issued"), _i.account_id == sa.bindparam("account"))
+)
+
+
+async def issued_chain(services: Services, issued_id: str, account_id: str) -> tuple[bytes, ...]:
+    """A certificate and what stands above it (DER), without the root. Raises NotFound."""
+    row = await _CHAIN.row(services.db, issued=issued_id, account=account_id)
+    if row is None:
+        raise not_found("issued certificate", issued_id)
+    above = store.known_chain(row.sha256)
+    if above is None:
+        async with services.db.read() as tx:
+            above = await store.chain(tx, await store.any_row(tx, row.authority_id))
+    return (row.der, *above)
+
+
+async def issued_like(tx: Tx, authority_id: str, der: bytes) -> IssuedLeaf | None:
+    """The record of exactly this certificate; None if this CA didn't issue it."""
+    try:
+        serial = load(der).serial_number
+    except ValueError:
+        return None
+    leaf = await _by_serial(tx, authority_id, serial)
+    return leaf if leaf is not None and leaf.der == der else None
+
+
+async def issued_by_renewal_id(tx: Tx, authority_id: str, renewal_id: str) -> IssuedLeaf | None:
+    """What RFC 9773 section 4.1 names: `<key identifier of the issuer>.<serial>`, each base 64 for URLs."""
+    _, dot, text = renewal_id.partition(".")
+    if not dot or not 0 < len(text) <= _LONGEST_SERIAL:
+        return None
+    try:
+        serial = int.from_bytes(from_b64url(text))
+    except ValueError:
+        return None
+    leaf = await _by_serial(tx, authority_id, serial)
+    return leaf if leaf is not None and certificate_id(leaf.der) == renewal_id else None
+
+
+async def _by_serial(tx: Tx, authority_id: str, serial: int) -> IssuedLeaf | None:
+    i = issued_certificates.c
+    row: Any = (
+        await tx.execute(
+            sa.select(
+                i.id, i.authority_id, i.project_id, i.reference, i.serial, i.names, i.der, i.not_before, i.not_after,
+                i.revoked_at,
+            ).where(i.authority_id == authority_id, i.serial == f"{serial:x}")
+        )
+    ).one_or_none()  # fmt: skip
+    if row is None:
+        return None
+    return IssuedLeaf(
+        row.id, row.authority_id, row.project_id, row.reference, row.serial, tuple(row.names), row.der, row.not_before,
+        row.not_after, row.revoked_at,
+    )  # fmt: skip
+
+
+async def revoke_issued(tx: Tx, services: Services, actor: Actor, leaf: IssuedLeaf, reason: str) -> bool:
+    """In the caller's transaction; False where it was revoked before. Its list is made anew at once."""
+    if not await lists.mark_revoked(tx, services, leaf.authority_id, leaf.serial, reason):
+        return False
+    await audit.record(
+        tx, services, actor, "ccm:cert:revoke", "authority", leaf.authority_id, project_id=leaf.project_id,
+        after={"certificate": leaf.id, "serial": leaf.serial, "reason": reason},
+    )  # fmt: skip
+    return True
+
+
+# --- for whoever opens an ACME service --------------------------------------------------------------------------------
+
+
+async def kind_for_issuing(tx: Tx, actor: Actor, authority_id: str) -> str:
+    """`root` or `issuing`, of a CA the actor may issue from. Raises NotFound, Forbidden."""
+    return str((await store.visible_row(tx, actor, "ccm:cert:issue", authority_id)).kind)
+
+
+async def unknown_profiles(tx: Tx, account_id: str, names: Sequence[str]) -> list[str]:
+    """Those of `names` that are no kind of certificate of this account."""
+    known = await profiles.leaf_profiles(tx, account_id, set(names))
+    return [name for name in names if name not in known]
+
+
+async def has_policies(tx: Tx, account_id: str) -> bool:
+    """Whether anything limits what the account's CAs issue."""
+    return bool(await tx.scalar(sa.select(sa.exists().where(ca_policies.c.account_id == account_id))))
+
+
+async def serials_of(tx: Tx, issued_ids: Sequence[str]) -> dict[str, str]:
+    """Serial numbers (hex) by the id of what was issued."""
+    i = issued_certificates.c
+    rows = await tx.execute(sa.select(i.id, i.serial).where(is_one_of(i.id, issued_ids)))
+    return {row.id: row.serial for row in rows}
