@@ -398,3 +398,29 @@ def test_a_change_with_the_cookie_must_come_from_our_own_pages(api: Any, headers
     browser = api.anonymous()
     assert browser.get("/api/v1/me", headers=cookie).status_code == 200
     assert browser.post("/api/v1/groups", {"name": "web"}, headers=cookie | headers).status_code == status
+
+
+# --- the route that is asked thousands of times a second -------------------------------------------------------------
+
+ISSUED = "/api/v1/authorities/ca_0/issued"
+GOOD = b'{"requests": [{"names": ["a.example.com"]}]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status", "code"),
+    [
+        (GOOD, "application/json", 404, "not_found"),
+        (GOOD, "application/json; charset=utf-8", 404, "not_found"),
+        (b'{"requests": [', "application/json", 400, "json_invalid"),
+        (b'{"requests": [{"nmes": []}]}', "application/json", 422, "field_unknown"),
+        (b'{"requests": "all"}', "application/json", 422, "field_invalid"),
+        (b"{}", "application/json", 422, "field_missing"),
+        (GOOD, "text/plain", 422, "field_invalid"),
+        (b'{"requests": [{"names": ["\\ud800"]}]}', "application/json", 422, "text_invalid"),
+    ],
+    ids=["good", "good, with a charset", "cut off", "misspelt", "of another shape", "empty", "no JSON", "bad text"],
+)
+def test_a_shortened_route_answers_as_every_other(
+    api: Any, body: bytes, content_type: str, status: int, code: str
+) -> None:
+    _is_problem(api.request("POST", ISSUED, content=body, headers={"content-type": content_type}), status, code)

@@ -16,6 +16,7 @@ from certwright.entry.cli.client import Api
 from certwright.entry.cli.session import sign_in
 from certwright.entry.cli.settings import Connection
 from certwright.entry.demo.servers import Product
+from tests.conftest import database_for
 
 PASSWORD = "a long enough passphrase 7"  # of a throw-away product
 EMAIL = "ann@one.example"
@@ -32,9 +33,17 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def product_database(database_server: str) -> Iterator[str | None]:
+    """Where the product of a test file keeps its tables; None has it start a PostgreSQL of its own, 2 s slower."""
+    with database_for(database_server, "cli") as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, product_database: str | None) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("product")
-    product = Product(home / "data", home / "log", {"ALLOWED_NETWORKS": "127.0.0.0/8"})
+    settings = {"ALLOWED_NETWORKS": "127.0.0.0/8"} | ({"DATABASE_URL": product_database} if product_database else {})
+    product = Product(home / "data", home / "log", settings)
     try:
         token = product.start()
         with Api(Connection(product.url, None, product.root)) as api:

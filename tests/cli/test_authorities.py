@@ -115,3 +115,74 @@ def test_certificates_for_people_and_devices(signed_in: Command, tmp_path: Path)
     assert signed_in("authorities", "issued", "delete", ca, made["id"], "--yes").code == 0
     assert "not_found" in signed_in("authorities", "issued", "show", ca, made["id"]).err
     assert signed_in("authorities", "profiles", "delete", "cli-vpn", "--yes").code == 0
+
+
+def test_policies_limit_what_is_issued(signed_in: Command) -> None:
+    made = document(
+        signed_in, "authorities", "policies", "create", "CLI shop", "--allow", ".cli.internal", "--refuse",
+        "db.cli.internal", "--no-wildcards", "--quota", "5", "--max-days", "30",
+    )  # fmt: skip
+    assert (made["allowed"], made["wildcards"], made["quota"]) == ([".cli.internal"], False, 5)
+    try:
+        refused = signed_in("authorities", "issued", "new", "bank.example", "--profile", "server")
+        assert (refused.code, "name_not_allowed" in refused.err) == (1, True)
+        ca = next(
+            one["id"] for one in document(signed_in, "authorities", "list")["items"]
+            if one["builtin"] and one["kind"] == "issuing"
+        )  # fmt: skip
+        tried = signed_in("authorities", "policies", "try", "a.cli.internal", "db.cli.internal", "--ca", ca)
+        assert (tried.code, "refuses db.cli.internal" in tried.out) == (1, True)
+        assert signed_in("authorities", "policies", "try", "a.cli.internal", "--ca", ca).code == 0
+        edited = document(
+            signed_in, "authorities", "policies", "edit", "CLI shop", "--clear", "refused", "--quota", "-1",
+            "--max-days", "0", "--name", "CLI names",
+        )  # fmt: skip
+        assert (edited["refused"], edited["quota"], edited["max_days"]) == ([], None, None)
+        assert signed_in("authorities", "policies", "edit", "CLI names").code == 2
+        assert "CLI names" in signed_in("authorities", "policies", "list").out
+        unknown = signed_in("authorities", "policies", "show", "CLI shop")
+        assert "certwright authorities policies list" in unknown.err
+    finally:
+        assert signed_in("authorities", "policies", "delete", made["id"], "--yes").code == 0
+
+
+def test_without_an_hsm_it_says_so_and_ml_dsa_is_labelled(signed_in: Command) -> None:
+    for words in (("hsm", "show"), ("hsm", "check"), ("authorities", "create", "CLI in an HSM", "--hsm")):
+        done = signed_in(*words)
+        assert (done.code, "hsm_not_configured" in done.err, "hsm_module" in done.err) == (1, True, True), done.err
+    experimental = signed_in("authorities", "create", "CLI post-quantum", "--key", "ML_DSA_65")
+    assert (experimental.code, "Experimental" in experimental.out) == (0, True), experimental.err
+    shown = signed_in("hsm", "show", "--json")
+    assert json.loads(shown.out)["problem"]["code"] == "hsm_not_configured"
+
+
+def test_an_acme_service_is_opened_given_keys_and_closed(signed_in: Command) -> None:
+    made = document(
+        signed_in, "acme", "create", "CLI servers", "--allow", ".cli.internal", "--challenge",
+        "http-01", "--days", "30",
+    )  # fmt: skip
+    assert (made["slug"], made["eab_required"], made["days"]) == ("cli-servers", True, 30)
+    edited = document(signed_in, "acme", "edit", "cli-servers", "--any-name", "--days", "0", "--open-to-all")
+    assert (edited["allowed_names"], edited["days"], edited["eab_required"]) == ([], None, False)
+    assert signed_in("acme", "edit", "cli-servers").code == 2
+    key = document(
+        signed_in, "acme", "keys", "new", "cli-servers", "web-1", "--allow", "www.cli.internal", "--days", "3"
+    )
+    assert (len(key["secret"]), key["reusable"], key["expires_at"] is None) == (43, False, False)
+    listed = signed_in("acme", "keys", "list", "cli-servers", "--json").out
+    assert key["id"] in listed
+    assert key["secret"] not in listed
+    told = signed_in("acme", "commands", "cli-servers", "www.cli.internal", "--client", "certbot", "--key", key["id"])
+    assert f"--server {made['url']}" in told.out
+    assert f"--eab-kid {key['id']} --eab-hmac-key …" in told.out
+    assert signed_in("acme", "commands", "cli-servers", "--client", "unheard-of").code == 2
+    revoked = document(signed_in, "acme", "keys", "revoke", "cli-servers", key["id"], "--with-accounts", "--yes")
+    assert revoked["revoked_at"] is not None
+    assert document(signed_in, "acme", "accounts", "list", "cli-servers")["items"] == []
+    assert document(signed_in, "acme", "orders", "list", "cli-servers", "--state", "invalid")["items"] == []
+    assert "not_found" in signed_in("acme", "orders", "show", "cli-servers", "aco_x").err
+    assert "not_found" in signed_in("acme", "accounts", "show", "cli-servers", "aca_x").err
+    assert "acme_enabled" in signed_in("acme", "delete", "cli-servers", "--yes").err
+    assert document(signed_in, "acme", "disable", "cli-servers")["enabled"] is False
+    assert signed_in("acme", "delete", "cli-servers", "--yes").code == 0
+    assert "certwright acme list" in signed_in("acme", "show", "cli-servers").err

@@ -91,6 +91,7 @@ def test_what_an_acme_ca_wants_to_see_is_printed_without_waiting_for_the_certifi
     assert "http://asks.demo.localhost/.well-known/acme-challenge/" in applied.out
     assert "certwright certificates check cert_" in applied.out
     assert signed_in("certificates", "withdraw", "asked").code == 0
+    assert signed_in("certificates", "wait", "asked", "--timeout", "30").code == 0
     assert signed_in("certificates", "delete", "asked", "--yes").code == 0
     assert signed_in("cas", "delete", "asks", "--yes").code == 0
 
@@ -107,6 +108,7 @@ def test_a_ca_that_is_away_is_said_with_the_command_that_shows_what_it_wants(
     assert "The CA hasn't said yet what it wants to see." in applied.out
     assert "certwright certificates show cert_" in applied.out
     assert signed_in("certificates", "withdraw", "gone-one").code == 0
+    assert signed_in("certificates", "wait", "gone-one", "--timeout", "30").code == 0
     assert signed_in("certificates", "delete", "gone-one", "--yes").code == 0
     assert signed_in("cas", "delete", "gone", "--yes").code == 0
 

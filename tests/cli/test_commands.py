@@ -23,6 +23,11 @@ from certwright.entry.cli.errors import CliError
 from .conftest import EMAIL, PASSWORD, Command, Running
 
 
+@pytest.fixture(scope="module")
+def product_database() -> None:
+    """As people have it: commands beside the product find its own PostgreSQL by the data directory."""
+
+
 def fingerprint(root: Path) -> str:
     return x509.load_pem_x509_certificate(root.read_bytes()).fingerprint(SHA256()).hex()
 

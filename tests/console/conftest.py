@@ -198,7 +198,7 @@ async def _running(services: Services, settings: Settings, directory: Path) -> A
     bundle.write_bytes(key + certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(bundle)
-    listener = serve._listener(settings, None)
+    listener = serve.listen(settings, None)
     config = uvicorn.Config(
         create_app(services), lifespan="off", ws="none", log_config=None, access_log=False,
         timeout_graceful_shutdown=1, ssl_context_factory=lambda *_: context,

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from playwright.async_api import Dialog, expect
+from pydantic import SecretStr
 
+from certwright.connectors.keykeeper import Pkcs11Token
 from certwright.rooms import authorities
 from certwright.x509.certificates import to_pem
 from tests.authorities.test_hierarchy import signed_outside
@@ -108,6 +110,25 @@ def test_a_client_certificate_is_issued_taken_along_revoked_and_deleted(api: Any
     assert me.get(place).status_code == 404
 
 
+def test_strangers_get_the_roots_one_by_one_and_all_in_one_file(api: Any, web: SignIn, issuing: str) -> None:
+    me, world, stranger = web(api.world.actor), api.world, api.anonymous()
+    made = me.form("/authorities/new", {"place": "root", "name": "Old root", "common_name": "Old root"})
+    old = made.headers["location"].rpartition("/")[2]
+    page = web(None).get("/ca").text
+    assert "Old root" in page
+    assert "https://cw.example/ca/roots.pem" in page
+    whole = stranger.get("/ca/roots.pem")
+    assert whole.headers["content-type"] == "application/x-pem-file"
+    roots = [ca for ca in world.run(authorities.list_authorities(world.services, world.actor)) if ca.kind == "root"]
+    assert whole.text == "".join(to_pem(ca.certificate_der) for ca in roots if ca.certificate_der)
+    assert len(roots) == 2
+    for change in ("disable", "delete"):
+        assert me.form(f"/authorities/{old}/{change}", {"confirmed": "yes", "days": "7"}).status_code == 303
+    assert "Old root" not in web(None).get("/ca").text
+    assert stranger.get("/ca/roots.pem").text.count("BEGIN CERTIFICATE") == 1
+    assert issuing not in {ca.id for ca in roots}
+
+
 @pytest.mark.parametrize(
     ("width", "scheme"), [(1280, "light"), (390, "dark")], ids=["a desk by day", "a telephone at night"]
 )
@@ -151,3 +172,38 @@ def test_making_a_ca_and_a_client_certificate(play: Play, tmp_path: Path, width:
 
 async def _accept(dialog: Dialog) -> None:
     await dialog.accept()
+
+
+def test_a_key_in_the_hsm_can_be_chosen_where_there_is_one(api: Any, web: SignIn, tmp_path: Path) -> None:
+    me, world = web(api.world.actor), api.world
+    assert "key_store" not in me.get("/authorities/new").text
+    form = {"place": "root", "name": "Shop root", "common_name": "Shop root", "key_store": "hsm"}
+    refused = me.form("/authorities/new", form)
+    assert (refused.status_code, "No HSM is set up" in refused.text) == (409, True)
+    there = {"hsm_module": tmp_path / "missing.so", "hsm_token_label": "cas", "hsm_pin": SecretStr("4711")}
+    changed = world.services.settings.model_copy(update=there)
+    object.__setattr__(world.services, "settings", changed)
+    world.services.ports[authorities.Token] = Pkcs11Token(changed)
+    assert "in the HSM, token cas" in me.get("/authorities/new").text
+    away = me.form("/authorities/new", form)
+    assert "missing.so isn&#39;t there" in away.text
+    assert "in the HSM, token cas" in away.text
+    made = me.form("/authorities/new", form | {"key_store": "software"}).headers["location"].partition("?")[0]
+    assert "sealed in the database" in me.get(made).text
+
+
+def test_an_ml_dsa_ca_is_labelled_wherever_it_stands(api: Any, web: SignIn) -> None:
+    me = web(api.world.actor)
+    assert "ML-DSA-65 (experimental)" in me.get("/authorities/new").text
+    made = me.form(
+        "/authorities/new", {"place": "root", "name": "PQ", "common_name": "PQ", "key_algorithm": "ML_DSA_87"}
+    )
+    place = made.headers["location"].partition("?")[0]
+    assert "few clients verify" in me.get(place).text
+    assert "NONE" not in me.get(place).text.upper().partition("<DT>KEY</DT>")[2].partition("</DD>")[0]
+    assert "experimental" in me.get("/authorities").text
+    # What is applied for, requested or issued by hand has keys that clients know.
+    for page in ("/authorities/new", "/certificates/new", "/csrs/new", f"{place}/issue", "/toolbox/csr"):
+        shown = me.get(page)
+        assert (shown.status_code, "EC P-256" in shown.text) == (200, True), page
+        assert ("ML-DSA" in shown.text) == (page == "/authorities/new"), page

@@ -20,7 +20,8 @@ PAGES = (
     "/organisations", "/organisations/new", "/verifications", "/desk", "/cas", "/cas/new", "/cas/new?kind=certcentral",
     "/renewal", "/renewal/calendar", "/renewal/campaigns", "/renewal/campaigns/new", "/renewal/readiness",
     "/renewal/rules", "/access/simulator", "/access/projects", "/access/tokens", "/audit", "/settings", "/profile",
-    "/ca", "/nothing",
+    "/ca", "/nothing", "/authorities/acme", "/authorities/acme/new", "/authorities/policies",
+    "/authorities/policies/new",
     "/certificates/upload", "/certificates/upload?purpose=client_ca", "/toolbox", "/toolbox/check", "/toolbox/csr",
     "/toolbox/convert", "/guide", "/guide/findings", "/guide/findings/weak_key",
 )  # fmt: skip

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 
 from certwright.entry.api import (
     accounts,
+    acme_server,
     audit,
     authorities,
     billing,
+    ca_policies,
     cas,
     certificates,
     csrs,
     deployment,
     health,
+    list_storage,
     notify,
     organisations,
     renewal,
@@ -32,10 +35,17 @@ from certwright.platform.services import Services
 API_PREFIX = "/api/v1"
 
 _PARTS = (
-    accounts, audit, certificates, csrs, authorities, cas, validation, organisations, renewal, deployment, watch,
-    notify, billing, uploads, tools_x509,
+    accounts, audit, certificates, csrs, authorities, ca_policies, list_storage, acme_server, cas, validation,
+    organisations, renewal, deployment, watch, notify, billing, uploads, tools_x509,
 )  # fmt: skip
 _ROUTERS = tuple(part.router for part in _PARTS)
+_description = Router(tags=["description"])
+
+
+@_description.get("/openapi.json", action=PUBLIC, response_class=Response, include_in_schema=False)
+async def describe(request: Request) -> Response:
+    """This API's description (OpenAPI 3.1)."""
+    return json_response(request.app.openapi())
 
 
 def _release() -> str:
@@ -63,16 +73,5 @@ def create_app(services: Services) -> FastAPI:
     add_routes(app, health.router)
     for router in _ROUTERS:
         add_routes(app, router, API_PREFIX)
-    add_routes(app, _description(app), API_PREFIX)
+    add_routes(app, _description, API_PREFIX)
     return app
-
-
-def _description(app: FastAPI) -> Router:
-    router = Router(tags=["description"])
-
-    @router.get("/openapi.json", action=PUBLIC, response_class=Response, include_in_schema=False)
-    async def openapi() -> Response:
-        """This API's description (OpenAPI 3.1)."""
-        return json_response(app.openapi())
-
-    return router

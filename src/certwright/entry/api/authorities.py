@@ -77,7 +77,11 @@ class AuthorityIn(In):
     subject: SubjectIn
     parent_id: Id | None = None
     outside: bool = False
-    key_algorithm: Word = Field(default="EC_P256", description="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096")
+    key_algorithm: Word = Field(
+        default="EC_P256",
+        description="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096; experimental: ML_DSA_65, ML_DSA_87",
+    )
+    key_store: Word = Field(default="software", description="software, or hsm: made in the HSM, never outside it")
     hash_name: Word | None = Field(default=None, description="sha256, sha384 or sha512; default what suits the key")
     days: int | None = Field(default=None, description="default 20 years for a root, 5 for others")
     path_len: int | None = Field(default=None, description="levels of CAs below it; 0 issues to servers and clients")
@@ -99,6 +103,7 @@ class AuthorityImport(In):
     private_key: SecretPem
     passphrase: Passphrase | None = None
     crl_number: int = Field(default=0, description="of the last list published for it elsewhere")
+    key_store: Word = Field(default="software", description="software; the HSM takes no key from outside")
     project_id: Id | None = None
 
 
@@ -118,8 +123,16 @@ class RevokeIn(In):
     reason: Reason = "unspecified"
 
 
+class ProblemOut(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    code: str
+    message: str
+
+
 class AuthorityOut(BaseModel):
-    """What its certificate says is null while it is `pending`; then `csr_pem` is what the parent has to sign."""
+    """What its certificate says is null while it is `pending`; then `csr_pem` is what the parent has to sign. `problem`
+    is why its last list or answer couldn't be signed. `experimental`: few clients verify what it signs (ML-DSA)."""
 
     id: str
     project_id: str
@@ -131,6 +144,8 @@ class AuthorityOut(BaseModel):
     state: authorities.CaState
     subject: str
     key_algorithm: str
+    key_store: authorities.KeyStore
+    token_label: str | None
     hash_name: str
     serial: str | None
     sha256: str | None
@@ -152,12 +167,31 @@ class AuthorityOut(BaseModel):
     ocsp_enabled: bool
     ocsp_url: str
     issued: int | None
+    problem: ProblemOut | None
+    experimental: bool
     revision: int
 
 
 class AuthorityList(BaseModel):
     items: list[AuthorityOut]
     next_cursor: None = None
+
+
+class HsmOut(BaseModel):
+    """The HSM for CA keys. `keys` of ours are in the token (null: it can't be asked); those of the CAs `missing`
+    aren't."""
+
+    configured: bool
+    label: str
+    module: str
+    library: str
+    manufacturer: str
+    model: str
+    serial: str
+    firmware: str
+    keys: int | None
+    missing: list[str]
+    problem: ProblemOut | None
 
 
 class IssueIn(In):
@@ -206,13 +240,6 @@ class LeafOut(BaseModel):
     managed: bool
     revoked_at: datetime | None
     revocation_reason: str | None
-
-
-class ProblemOut(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    code: str
-    message: str
 
 
 class BatchItem(BaseModel):
@@ -304,7 +331,8 @@ async def create_authority(body: AuthorityIn, call: Caller = CALLER) -> Response
     """Make a CA. The ceremony's record (who, when, which key, which certificate) is in the audit log."""
     asked = authorities.CaRequest(
         name=body.name, subject=body.subject.said(), parent_id=body.parent_id, outside=body.outside,
-        key_algorithm=body.key_algorithm, hash_name=body.hash_name, days=body.days, path_len=body.path_len,
+        key_algorithm=body.key_algorithm, key_store=body.key_store, hash_name=body.hash_name, days=body.days,
+        path_len=body.path_len,
         constraints=NameConstraints(**{k: tuple(v) for k, v in body.name_constraints.model_dump().items()}),
         purposes=tuple(body.purposes), crl_days=body.crl_days, crl_shards=body.crl_shards,
         ocsp_enabled=body.ocsp_enabled,
@@ -374,6 +402,28 @@ async def restore_authority(authority_id: str, call: Caller = CALLER) -> Respons
     return _shown(await authorities.restore_authority(call.services, call.actor, authority_id))
 
 
+# --- the HSM ---------------------------------------------------------------------------------------------------------
+
+
+def _hsm(found: authorities.HsmState) -> Response:
+    token = found.token
+    fields = {name: getattr(token, name) for name in HsmOut.model_fields if hasattr(token, name)}
+    problem = None if token.problem is None else token.problem.as_dict()
+    return json_response(fields | {"keys": found.keys, "missing": found.missing, "problem": problem})
+
+
+@router.get("/hsm", action="iam:setting:get", response_model=HsmOut)
+async def get_hsm(call: Caller = CALLER) -> Response:
+    """The token of the HSM as it is now, for administrators of the first account. A refused PIN isn't tried again."""
+    return _hsm(await authorities.hsm_state(call.services, call.actor))
+
+
+@router.post("/hsm/check", action="iam:setting:update", response_model=HsmOut)
+async def check_hsm(call: Caller = CALLER) -> Response:
+    """The same, and tries a PIN that was refused before once more; the token may lock by it."""
+    return _hsm(await authorities.hsm_state(call.services, call.actor, anew=True))
+
+
 # --- certificates ----------------------------------------------------------------------------------------------------
 
 
@@ -389,7 +439,7 @@ async def issue(authority_id: str, body: IssueIn, call: Caller = CALLER) -> Resp
     return json_response(summary, 201, headers)
 
 
-@router.post(f"{_CAS}/{{authority_id}}/issued", action="ccm:cert:issue", response_model=BatchOut)
+@router.post(f"{_CAS}/{{authority_id}}/issued", action="ccm:cert:issue", response_model=BatchOut, hot=True)
 async def issue_leaves(authority_id: str, body: BatchIn, call: Caller = CALLER) -> Response:
     """Up to 1,000 certificates in one transaction, from keys made here or CSRs; each has its own answer."""
     asked = [

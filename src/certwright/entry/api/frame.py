@@ -7,9 +7,9 @@ import secrets
 import time
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from certwright.entry.api.base import MAX_BODY_BYTES, MAX_DOCUMENT_BODY_BYTES, problem_response
@@ -41,7 +41,8 @@ class Frame:
 
     def __init__(self, app: ASGIApp, *, hsts: bool) -> None:
         self._app = app
-        self._headers = _HEADERS | ({"strict-transport-security": _HSTS} if hsts else {})
+        headers = _HEADERS | ({"strict-transport-security": _HSTS} if hsts else {})
+        self._headers = tuple((name.encode(), value.encode()) for name, value in headers.items())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,10 +59,11 @@ class Frame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                out = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    out.setdefault(name, value)
-                out["x-request-id"] = request_id
+                # As octets, which they are in the end: this runs for every answer.
+                own = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+                there = {name for name, _ in own}
+                own += [pair for pair in self._headers if pair[0] not in there]
+                message["headers"] = [*own, (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
@@ -80,6 +82,11 @@ class Frame:
 def _sorry(scope: Scope, headers: Headers, request_id: str) -> Response:
     """The problem document, or for a person at a browser the same as a page."""
     problem = _internal()
+    if scope["path"].startswith("/acme/"):
+        # RFC 8555 section 6.7.
+        kind = "urn:ietf:params:acme:error:serverInternal"
+        return JSONResponse({"type": kind, "detail": f"{problem.message} {problem.fix} ({request_id})", "status": 500},
+                            500, media_type="application/problem+json")  # fmt: skip
     if scope["path"].startswith("/api/") or "text/html" not in headers.get("accept", ""):
         return problem_response(problem, request_id)
     text = f"{problem.message} {problem.fix}"
@@ -124,6 +131,8 @@ def _capped(receive: Receive, headers: Headers, most: int) -> Receive:
 
 def _is_routine(scope: Scope, method: str) -> bool:
     """What comes by itself every few seconds, or with every page, and would hide what somebody did."""
+    if scope.get("certwright.routine"):
+        return True
     if method not in ("GET", "HEAD"):
         return False
     return scope["path"].startswith(_ROUTINE) or Headers(scope=scope).get("hx-request") == "true"

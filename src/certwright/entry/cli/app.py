@@ -9,6 +9,7 @@ import typer
 from certwright import __version__
 from certwright.entry.cli import (
     accounts,
+    acme_server,
     authorities,
     billing,
     cas,
@@ -64,6 +65,8 @@ for group in (
     organisations.cases,
     cas.app,
     authorities.app,
+    acme_server.app,
+    authorities.hsm,
     accounts.users,
     accounts.groups,
     accounts.policies,

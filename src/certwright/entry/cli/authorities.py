@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from certwright.entry.cli import output
+from certwright.entry.cli.ca_policies import policies
 from certwright.entry.cli.certificates import save_reply
 from certwright.entry.cli.common import (
     Everything,
@@ -27,6 +28,7 @@ from certwright.entry.cli.common import (
     the_one,
 )
 from certwright.entry.cli.errors import USAGE, CliError
+from certwright.entry.cli.list_storage import storage
 
 if TYPE_CHECKING:
     from certwright.entry.cli.client import Api
@@ -34,8 +36,11 @@ if TYPE_CHECKING:
 app = group("authorities", "Private CAs: make them, lead them, issue from them.")
 issued = group("issued", "Certificates for people and devices: issue, list, export, revoke, delete them.")
 profiles = group("profiles", "Kinds of certificates: list, describe, delete them.")
+hsm = group("hsm", "The HSM that keys of CAs can be made in.")
 app.add_typer(issued)
 app.add_typer(profiles)
+app.add_typer(policies)
+app.add_typer(storage)
 
 COLUMNS = (
     ("ID", "id"), ("NAME", "name"), ("KIND", "kind"), ("STATE", "state"), ("KEY", "key_algorithm"),
@@ -62,7 +67,7 @@ def _find(api: Api, text: str) -> str:
     return f"/authorities/{the_one(api, '/authorities', 'ca', text, 'name')}"
 
 
-def _issuing(api: Api, text: str | None) -> str:
+def issuing(api: Api, text: str | None) -> str:
     """The CA meant; by default the built-in one that issues."""
     if text is not None and text != "issuing":
         return _find(api, text)
@@ -122,7 +127,7 @@ def issue(
             "names": names or [], "key_algorithm": key, "csr": read_file(csr) if csr else None, "days": days,
             "name": name, "description": description, "project_id": project_id(api, project), "auto_renew": auto_renew,
         }  # fmt: skip
-        document = api.post(f"{_issuing(api, authority)}/certificates", body)
+        document = api.post(f"{issuing(api, authority)}/certificates", body)
     present(document, as_json=as_json)
 
 
@@ -137,7 +142,10 @@ def create(
     country: Country = None,
     parent: Annotated[str | None, typer.Option(help="Id or name of the CA above it; without one it is a root.")] = None,
     outside: Annotated[bool, typer.Option("--outside", help="Make a request for a parent that isn't here.")] = False,
-    key: Key = "EC_P256",
+    key: Annotated[
+        str, typer.Option(help="EC_P256, EC_P384, RSA_2048, RSA_3072, RSA_4096; experimental: ML_DSA_65, ML_DSA_87.")
+    ] = "EC_P256",
+    hsm: Annotated[bool, typer.Option("--hsm", help="Make its key in the HSM, which never gives it out.")] = False,
     hash_name: Annotated[str | None, typer.Option("--hash", help="sha256, sha384 or sha512.")] = None,
     days: Annotated[int | None, typer.Option(help="Its life; default 20 years for a root, 5 for others.")] = None,
     path_len: Annotated[int | None, typer.Option(help="Levels of CAs below it; 0: servers and clients only.")] = None,
@@ -154,14 +162,16 @@ def create(
     """Make a root, a CA below one, or a request for a parent outside."""
     body = {
         "name": name, "subject": _subject(common_name or name, organization, country), "outside": outside,
-        "key_algorithm": key, "hash_name": hash_name, "days": days, "path_len": path_len,
-        "name_constraints": _constraints(permit or [], exclude or []), "purposes": purpose or [],
+        "key_algorithm": key, "key_store": "hsm" if hsm else "software", "hash_name": hash_name, "days": days,
+        "path_len": path_len, "name_constraints": _constraints(permit or [], exclude or []), "purposes": purpose or [],
         "crl_days": crl_days, "ocsp_enabled": ocsp,
     }  # fmt: skip
     with open_api() as api:
         above = the_one(api, "/authorities", "ca", parent, "name") if parent is not None else None
         made = api.post("/authorities", body | {"parent_id": above, "project_id": project_id(api, project)})
     present(made, as_json=as_json, skip=_QUIET)
+    if made["experimental"] and not as_json:
+        output.say("Experimental: browsers and OpenSSL before 3.5 can't verify what this CA signs.")
     if outside and not as_json:
         output.say(made["csr_pem"].strip())
         output.say(f"Have its parent sign this request, then: certwright authorities install {made['id']} FILE")
@@ -328,7 +338,7 @@ def new(
 
 def _issue(authority: str | None, requests: list[dict[str, Any]], project: str | None) -> list[dict[str, Any]]:
     with open_api() as api:
-        path = _issuing(api, authority)
+        path = issuing(api, authority)
         said = {"requests": requests, "project_id": project_id(api, project)}
         found: list[dict[str, Any]] = api.post(f"{path}/issued", said)["items"]
         return found
@@ -503,3 +513,32 @@ def delete_profile(name: Annotated[str, typer.Argument(help="Name of the kind.")
     confirm(f"Delete the kind {name}?", yes=yes)
     with open_api() as api:
         api.call("DELETE", f"/ca-profiles/{name}")
+
+
+# --- the HSM ---------------------------------------------------------------------------------------------------------
+
+
+@hsm.command(name="show")
+def show_hsm(as_json: Json = False) -> None:
+    """Show the HSM's token, and whether the keys of our CAs are in it."""
+    with open_api() as api:
+        _say_hsm(api.get("/hsm"), as_json=as_json)
+
+
+@hsm.command()
+def check(as_json: Json = False) -> None:
+    """The same, and try a PIN that was refused once more; tokens lock after some wrong ones."""
+    with open_api() as api:
+        _say_hsm(api.post("/hsm/check"), as_json=as_json)
+
+
+def _say_hsm(document: dict[str, Any], *, as_json: bool) -> None:
+    """Fails if the HSM does, so that a script can ask."""
+    present(document, as_json=as_json, skip=("problem",))
+    problem, missing = document["problem"], ", ".join(document["missing"])
+    if as_json and (problem or missing):
+        raise typer.Exit(1)
+    if problem:
+        raise CliError(problem["code"], problem["message"], problem.get("fix", ""))
+    if missing:
+        raise CliError("hsm_key_missing", f"Keys that aren't in the token: {missing}.", "Restore the token's backup.")

@@ -19,7 +19,7 @@ from certwright.entry.cli.settings import Connection
 PREFIX = "/api/v1"
 _PAGE = 100
 # Lists that are always answered whole, and so take no limit.
-_WHOLE = frozenset(("/authorities", "/ca-profiles"))
+_WHOLE = frozenset(("/acme-directories", "/authorities", "/ca-policies", "/ca-profiles"))
 _TIMEOUT = 30.0
 
 
@@ -74,6 +74,9 @@ class Api:
 
     def post(self, path: str, body: Any = None) -> Any:
         return self.call("POST", path, body=body).document
+
+    def put(self, path: str, body: Any) -> Any:
+        return self.call("PUT", path, body=body).document
 
     def patch(self, path: str, body: Any) -> Any:
         """Change what is there now: reads the revision first, so that a change made meanwhile is not overwritten."""

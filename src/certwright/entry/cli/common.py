@@ -119,6 +119,10 @@ def read_file(path: str) -> str:
         raise CliError("file_unreadable", f"{path} can't be read: {error}.", exit_code=USAGE) from error
 
 
+# Lists whose command isn't called like their address.
+_COMMANDS = {"/ca-policies": "authorities policies", "/acme-directories": "acme"}
+
+
 def the_one(api: Api, path: str, prefix: str, text: str, *keys: str, **params: Any) -> str:
     """The id of the one object that `text` names: an id as it is, else the one whose `keys` hold exactly this text."""
     from certwright.kernel.ids import is_id
@@ -130,7 +134,9 @@ def the_one(api: Api, path: str, prefix: str, text: str, *keys: str, **params: A
         return str(found[0]["id"])
     if not found:
         raise CliError(
-            "not_found", f"There is nothing called {text!r}.", f"List what there is: certwright {path[1:]} list."
+            "not_found",
+            f"There is nothing called {text!r}.",
+            f"List what there is: certwright {_COMMANDS.get(path, path[1:])} list.",
         )
     ids = ", ".join(item["id"] for item in found)
     raise CliError("name_ambiguous", f"{text!r} names {len(found)} of them: {ids}.", "Use the id.", exit_code=USAGE)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import typer
 
@@ -32,6 +32,7 @@ class Role(StrEnum):
     ALL = "all"
     WEB = "web"
     WORKER = "worker"
+    SIGNER = "signer"
 
 
 def _settle(listen: str | None, data_dir: Path | None, config: Path | None) -> None:
@@ -45,16 +46,38 @@ def serve(
     listen: Listen = None,
     data_dir: DataDir = None,
     config: Config = None,
-    role: Annotated[Role, typer.Option(help="Web and worker in one, or one of them.")] = Role.ALL,
+    role: Annotated[Role, typer.Option(help="Web and worker in one, or one process.")] = Role.ALL,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Web processes on the same address.")] = 1,
+    split: Annotated[
+        bool, typer.Option("--split", help="Signing, worker and web as processes apart: only the first has CA keys.")
+    ] = False,
     socket_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    handed_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    leads: Annotated[bool, typer.Option("--leads", hidden=True)] = False,
 ) -> None:
     """Start the product: database, console, API and worker, until Ctrl-C."""
     _settle(listen, data_dir, config)
-    from certwright.entry import serve as server
+    from certwright.entry.lifeline import confine, take
     from certwright.platform.config import load_settings
 
-    server.main(load_settings(), role=role.value, processes=processes, socket_fd=socket_fd)
+    if split and role is not Role.ALL:
+        raise CliError("usage", "--split starts every role; leave --role out.", exit_code=USAGE)
+    if handed_fd is None:
+        settings = load_settings()
+    else:
+        settings, forbidden = take(handed_fd)
+        confine(role.value, forbidden)
+    if role is Role.SIGNER:
+        from certwright.entry import signing
+
+        signing.main(settings, handed_fd)
+        return
+    from certwright.entry import serve as server
+
+    server.main(
+        settings, role=cast("server.Role", role.value), processes=processes, socket_fd=socket_fd, split=split,
+        lifeline=handed_fd, leads=leads,
+    )  # fmt: skip
 
 
 def worker(data_dir: DataDir = None, config: Config = None) -> None:
@@ -85,8 +108,11 @@ def setup_link(data_dir: DataDir = None, config: Config = None) -> None:
     output.say(url)
 
 
-def _with_services(work: Callable[[Services], Awaitable[T]], data_dir: Path | None, config: Path | None) -> T:
-    """Run `work` on the data directory's database, whether the product runs or not."""
+def _with_services(
+    work: Callable[[Services], Awaitable[T]], data_dir: Path | None, config: Path | None, *, owner: bool = False
+) -> T:
+    """Run `work` on the data directory's database, whether the product runs or not; as its `owner` also where the
+    settings name a signing process."""
     _settle(None, data_dir, config)
     import asyncio
 
@@ -98,7 +124,7 @@ def _with_services(work: Callable[[Services], Awaitable[T]], data_dir: Path | No
     settings = load_settings()
 
     async def run() -> T:
-        async with running_services(settings) as services:
+        async with running_services(settings, owner=owner) as services:
             return await work(services)
 
     return asyncio.run(run())
@@ -111,7 +137,7 @@ def migrate(data_dir: DataDir = None, config: Config = None) -> None:
         # Services come on a migrated database.
         return
 
-    _with_services(nothing, data_dir, config)
+    _with_services(nothing, data_dir, config, owner=True)
     output.say("The database has this release's schema.")
 
 
@@ -205,6 +231,7 @@ def rotate(
 ) -> None:
     """Make a fresh key-encryption key and put every stored secret under it, while the product runs or not."""
     from certwright.platform.vault import FileKeyKeeper
+    from certwright.rooms.authorities import CaVault
 
     if forget_old:
         confirm(
@@ -213,18 +240,22 @@ def rotate(
             yes=yes,
         )
 
-    async def run(services: Services) -> tuple[str, int]:
-        keeper = services.vault.keeper
-        if not isinstance(keeper, FileKeyKeeper):
-            raise CliError("keyring_elsewhere", "The key is kept outside this machine.", "Rotate it there.")
-        fresh = keeper.rotate()
-        count = await services.vault.rewrap(services.db)
-        # Once more for what others sealed with the old key while the first pass ran.
-        count += await services.vault.rewrap(services.db)
-        if forget_old:
-            keeper.forget(fresh)
-        return fresh, count
+    async def run(services: Services) -> list[tuple[str, int]]:
+        done = []
+        for vault in (services.vault, services.port(CaVault)):
+            keeper = vault.keeper
+            if not isinstance(keeper, FileKeyKeeper):
+                raise CliError("keyring_elsewhere", "The key is kept outside this machine.", "Rotate it there.")
+            fresh = keeper.rotate()
+            count = await vault.rewrap(services.db)
+            # Once more for what others sealed with the old key while the first pass ran.
+            count += await vault.rewrap(services.db)
+            if forget_old:
+                keeper.forget(fresh)
+            done.append((fresh, count))
+        return done
 
-    fresh, count = _with_services(run, data_dir, config)
+    (fresh, count), (ca_fresh, ca_count) = _with_services(run, data_dir, config, owner=True)
     output.say(f"Key {fresh} is active; {count} secrets were put under it.")
+    output.say(f"Key {ca_fresh} is active for CA keys; {ca_count} were put under it.")
     output.say("The old keys are gone." if forget_old else "The old keys are kept for backups; see --forget-old.")

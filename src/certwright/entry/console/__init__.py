@@ -12,9 +12,11 @@ from starlette.responses import RedirectResponse, Response
 from certwright.entry.api.base import PUBLIC
 from certwright.entry.console import (
     pages_access,
+    pages_acme_server,
     pages_audit,
     pages_authorities,
     pages_billing,
+    pages_ca_policies,
     pages_cas,
     pages_certificate_list,
     pages_certificates,
@@ -24,6 +26,7 @@ from certwright.entry.console import (
     pages_dns,
     pages_guide,
     pages_home,
+    pages_list_storage,
     pages_organisations,
     pages_renewal,
     pages_settings,
@@ -51,6 +54,10 @@ _ROOMS = (
     pages_deployment,
     pages_watch,
     pages_dns,
+    # Before the pages of one CA: /authorities/policies is none called policies.
+    pages_ca_policies,
+    pages_acme_server,
+    pages_list_storage,
     pages_authorities,
     pages_cas,
     pages_billing,

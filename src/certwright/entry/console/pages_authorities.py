@@ -11,20 +11,22 @@ from certwright.entry.api.base import PUBLIC
 from certwright.entry.console import words
 from certwright.entry.console.forms import Form
 from certwright.entry.console.web import FORM_PROBLEMS, PAGE, Call, Pages, page, paged, revision_of, see
-from certwright.kernel.problems import Invalid, Problem
+from certwright.kernel.problems import Invalid, Problem, Unavailable
 from certwright.platform.i18n import _
-from certwright.rooms import access, authorities
+from certwright.rooms import access, acme_server, authorities
 from certwright.rooms.authorities import CaState
 from certwright.x509.certificates import to_pem
 from certwright.x509.csr import to_pem as csr_to_pem
 from certwright.x509.issue import NameConstraints, Subject
-from certwright.x509.keys import KeyAlgorithm
+from certwright.x509.keys import ExperimentalAlgorithm, KeyAlgorithm
 
 pages = Pages()
 
 _SUBJECT = ("common_name", "organization", "organizational_unit", "country", "state", "locality")
 _RENAMED = {f"subject.{name}": name for name in _SUBJECT} | {"certificate": "certificate_pem"}
 _SECRETS = ("private_key", "passphrase")
+# Offered for keys of CAs alone.
+_EXPERIMENTAL = {ExperimentalAlgorithm.ML_DSA_65: "ML-DSA-65", ExperimentalAlgorithm.ML_DSA_87: "ML-DSA-87"}
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------
@@ -49,7 +51,9 @@ def _tree(found: Sequence[authorities.Authority]) -> list[dict[str, Any]]:
 @pages.get("/ca", action=PUBLIC)
 async def root_page(call: Call) -> Response:
     found = await authorities.public_authorities(call.services)
-    return page(call, "authorities/root.html", {"roots": [ca for ca in found if ca.kind == "root"]})
+    usable = (CaState.ACTIVE, CaState.DISABLED)
+    roots = [ca for ca in found if ca.kind == "root" and ca.state in usable]
+    return page(call, "authorities/root.html", {"roots": roots})
 
 
 # --- making ----------------------------------------------------------------------------------------------------------
@@ -61,12 +65,16 @@ async def _new_view(call: Call, values: Mapping[str, str]) -> dict[str, Any]:
     return {
         "values": values,
         "parents": parents,
-        "projects": await _projects(call),
-        "key_algorithms": [(code.value, words.plain(words.KEY_ALGORITHMS, code)) for code in KeyAlgorithm],
+        "projects": await projects_of(call),
+        "key_algorithms": [
+            *((code.value, words.plain(words.KEY_ALGORITHMS, code)) for code in KeyAlgorithm),
+            *((code.value, _("%(name)s (experimental)") % {"name": name}) for code, name in _EXPERIMENTAL.items()),
+        ],
+        "hsm": call.services.settings.hsm_token_label if call.services.settings.hsm_module else None,
     }
 
 
-async def _projects(call: Call) -> list[tuple[str, str]]:
+async def projects_of(call: Call) -> list[tuple[str, str]]:
     if not call.allowed("iam:project:list"):
         return []
     found = await access.people.list_projects(call.services, call.actor, limit=100)
@@ -77,7 +85,7 @@ def _subject(form: Form) -> Subject:
     return Subject(**{name: form.optional(name) for name in _SUBJECT})
 
 
-def _number(form: Form, name: str) -> int | None:
+def number_of(form: Form, name: str) -> int | None:
     text = form.text(name)
     if text and not (text.isascii() and text.isdigit() and len(text) < 7):
         raise Invalid("number_invalid", f"{text[:20]!r} isn't a number.", field=name, fix="Write digits only.")
@@ -104,8 +112,9 @@ async def create(call: Call) -> Response:
                 name=form.text("name"), subject=_subject(form),
                 parent_id=form.optional("parent_id") if place == "below" else None, outside=place == "outside",
                 key_algorithm=form.text("key_algorithm", KeyAlgorithm.EC_P256.value),
-                hash_name=form.optional("hash_name"), days=_number(form, "days"),
-                path_len=_number(form, "path_len"),
+                key_store=form.text("key_store", "software"),
+                hash_name=form.optional("hash_name"), days=number_of(form, "days"),
+                path_len=number_of(form, "path_len"),
                 constraints=NameConstraints(
                     permitted_dns=form.lines("permitted_dns"), permitted_ips=form.lines("permitted_ips"),
                     excluded_dns=form.lines("excluded_dns"), excluded_ips=form.lines("excluded_ips"),
@@ -114,14 +123,14 @@ async def create(call: Call) -> Response:
             ),
             project_id=form.optional("project_id"),
         )  # fmt: skip
-    except FORM_PROBLEMS as problem:
+    except (*FORM_PROBLEMS, Unavailable) as problem:  # an HSM that is away mustn't cost what was typed
         return page(call, "authorities/new.html", await _new_view(call, form.values()), problem, renamed=_RENAMED)
     return see(f"/authorities/{made.id}", said="created", call=call)
 
 
 @pages.get("/authorities/import", action="ccm:ca:create")
 async def import_page(call: Call) -> Response:
-    return page(call, "authorities/import.html", {"values": {}, "projects": await _projects(call)})
+    return page(call, "authorities/import.html", {"values": {}, "projects": await projects_of(call)})
 
 
 @pages.post("/authorities/import", action="ccm:ca:create")
@@ -131,11 +140,11 @@ async def bring(call: Call) -> Response:
         made = await authorities.import_authority(
             call.services, call.actor, name=form.text("name"), certificate=form.text("certificate_pem"),
             private_key=form.text("private_key"), passphrase=form.raw("passphrase") or None,
-            crl_number=_number(form, "crl_number") or 0, project_id=form.optional("project_id"),
+            crl_number=number_of(form, "crl_number") or 0, project_id=form.optional("project_id"),
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
         values = {key: value for key, value in form.values().items() if key not in _SECRETS}
-        view = {"values": values, "projects": await _projects(call)}
+        view = {"values": values, "projects": await projects_of(call)}
         return page(call, "authorities/import.html", view, problem, renamed=_RENAMED)
     return see(f"/authorities/{made.id}", said="added", call=call)
 
@@ -169,6 +178,7 @@ async def _detail(call: Call, problem: Problem | None = None, values: Mapping[st
         "ca": ca,
         "above": above,
         "below": [one for one in found if one.parent_id == ca.id],
+        "services": await _acme_services(call, ca.id),
         "lines": lines,
         "next_href": next_href,
         "pem": to_pem(ca.certificate_der) if ca.certificate_der else "",
@@ -178,6 +188,12 @@ async def _detail(call: Call, problem: Problem | None = None, values: Mapping[st
         "values": values or {"q": call.query.text("q")},
     }
     return page(call, "authorities/detail.html", view, problem, renamed=_RENAMED)
+
+
+async def _acme_services(call: Call, authority_id: str) -> Sequence[acme_server.AcmeDirectory]:
+    if not call.allowed("ccm:acme:list"):
+        return ()
+    return await acme_server.list_directories(call.services, call.actor, authority_id=authority_id)
 
 
 @pages.post("/authorities/{id}/install", action="ccm:ca:update")
@@ -207,8 +223,8 @@ async def edit(call: Call) -> Response:
     try:
         await authorities.update_authority(
             call.services, call.actor, ca_id, revision=revision_of(form), name=form.text("name"),
-            crl_enabled=form.checked("crl_enabled"), crl_days=_number(form, "crl_days"),
-            crl_shards=_number(form, "crl_shards"), ocsp_enabled=form.checked("ocsp_enabled"),
+            crl_enabled=form.checked("crl_enabled"), crl_days=number_of(form, "crl_days"),
+            crl_shards=number_of(form, "crl_shards"), ocsp_enabled=form.checked("ocsp_enabled"),
         )  # fmt: skip
     except FORM_PROBLEMS as problem:
         ca = await authorities.get_authority(call.services, call.actor, ca_id)
@@ -241,7 +257,7 @@ async def revoke(call: Call) -> Response:
 async def delete(call: Call) -> Response:
     ca_id = call.param("id")
     try:
-        days = _number(call.form, "days") or 7
+        days = number_of(call.form, "days") or 7
         await authorities.delete_authority(call.services, call.actor, ca_id, days=days)
     except FORM_PROBLEMS as problem:
         return await _detail(call, problem)
@@ -286,7 +302,7 @@ async def issue(call: Call) -> Response:
         request = authorities.LeafRequest(
             profile=form.text("profile", "client"), names=form.lines("names"), subject=_subject(form),
             key_algorithm=form.text("key_algorithm", KeyAlgorithm.EC_P256.value), csr=form.optional("csr"),
-            days=_number(form, "days"),
+            days=number_of(form, "days"),
         )  # fmt: skip
         (made,) = await authorities.issue_leaves(call.services, call.actor, ca_id, [request])
         if isinstance(made, Problem):

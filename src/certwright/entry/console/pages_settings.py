@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
 from certwright.entry.api.base import SIGNED_IN
 from certwright.entry.console.web import FORM_PROBLEMS, Call, Pages, page, revision_of, see
 from certwright.kernel.problems import Problem
+from certwright.platform import postgres
 from certwright.platform.i18n import _, current_locale
 from certwright.rooms import notify, uploads
 from certwright.rooms.access import people
@@ -21,6 +23,8 @@ _MANY = 100
 
 UNSHOWN = {
     "database_pool", "smtp_port", "smtp_security", "smtp_username", "smtp_password", "organization", "private_ca_quota",
+    "hsm_pin", "hsm_pin_file", "hsm_timeout", "app_database_url", "signer_database_url", "ca_keyring_file",
+    "signer_group",
     "sweep_interval", "step_lease", "worker_heartbeat", "log_format", "log_level",
 }  # fmt: skip
 """Settings that have no line of their own: shown with another, secret, or only for whoever runs the process."""
@@ -53,10 +57,16 @@ def _facts(call: Call) -> list[tuple[str, str, str]]:
     """What people ask about; never a password, never an address with one in it."""
     s = call.services.settings
     mail = f"{s.smtp_host}:{s.smtp_port} ({s.smtp_security})" if s.smtp_host else _("not set")
-    database = _("another server") if s.database_url else _("built in")
+    url = urlsplit(s.database_url.get_secret_value() if s.database_url else "")
+    # A web process of a split installation has the address of the one its parent started.
+    is_ours = not url.netloc or (url.username == postgres.APP and not url.hostname)
+    database = _("built in") if is_ours else _("another server")
+    signing = _("a process of its own") if s.signer_socket else _("this process")
     return [
         (_("Address"), "CERTWRIGHT_PUBLIC_URL", s.base_url),
         (_("Listens on"), "CERTWRIGHT_LISTEN", s.listen),
+        (_("Lists and OCSP without TLS"), "CERTWRIGHT_STATUS_LISTEN", s.status_listen or _("nowhere")),
+        (_("Address of lists and OCSP in certificates"), "CERTWRIGHT_STATUS_URL", s.status_base_url),
         (
             _("Reverse proxies that are believed"),
             "CERTWRIGHT_TRUSTED_PROXIES",
@@ -64,6 +74,7 @@ def _facts(call: Call) -> list[tuple[str, str, str]]:
         ),
         (_("Data directory"), "CERTWRIGHT_DATA_DIR", str(s.data_dir)),
         (_("Database"), "CERTWRIGHT_DATABASE_URL", database),
+        (_("CA keys are opened by"), "CERTWRIGHT_SIGNER_SOCKET", signing),
         (_("Mail server"), "CERTWRIGHT_SMTP_HOST", mail),
         (_("Sender"), "CERTWRIGHT_SMTP_FROM", s.smtp_from),
         (
@@ -85,6 +96,8 @@ def _facts(call: Call) -> list[tuple[str, str, str]]:
         (_("Port where file validation looks"), "CERTWRIGHT_VALIDATION_HTTP_PORT", str(s.validation_http_port)),
         (_("Where tls-alpn-01 is answered"), "CERTWRIGHT_TLS_ALPN_LISTEN", s.tls_alpn_listen or _("nowhere")),
         (_("Port where tls-alpn-01 is looked for"), "CERTWRIGHT_VALIDATION_TLS_PORT", str(s.validation_tls_port)),
+        (_("HSM for CA keys"), "CERTWRIGHT_HSM_MODULE", str(s.hsm_module) if s.hsm_module else _("none")),
+        (_("Token of the HSM"), "CERTWRIGHT_HSM_TOKEN_LABEL", s.hsm_token_label or _("none")),
         (_("Seconds between looks"), "CERTWRIGHT_PROBE_INTERVAL", f"{s.probe_interval:g}"),
         (_("Days old observations are kept"), "CERTWRIGHT_OBSERVATIONS_DAYS", str(s.observations_days)),
         (_("Days cleared alarms are kept"), "CERTWRIGHT_ALARMS_DAYS", str(s.alarms_days)),

@@ -73,6 +73,24 @@ DNS_OUTCOMES: Mapping[str, tuple[str, str]] = {
     "forbidden_address": (N_("Its address may not be contacted"), "bad"),
 }
 
+ACME_ACCOUNT_STATES: Mapping[str, tuple[str, str]] = {
+    "valid": (N_("Good"), "ok"),
+    "deactivated": (N_("Left"), "idle"),
+    "revoked": (N_("Turned away"), "bad"),
+}
+ACME_ORDER_STATES: Mapping[str, tuple[str, str]] = {
+    "pending": (N_("Waits for proof"), "busy"),
+    "ready": (N_("Proved"), "busy"),
+    "valid": (N_("Issued"), "ok"),
+    "invalid": (N_("Failed"), "bad"),
+}
+ACME_AUTHORIZATION_STATES: Mapping[str, tuple[str, str]] = {
+    "pending": (N_("Waits for proof"), "busy"),
+    "valid": (N_("Proved"), "ok"),
+    "invalid": (N_("Failed"), "bad"),
+    "deactivated": (N_("Given up"), "idle"),
+    "expired": (N_("Expired"), "idle"),
+}
 AUTHORITY_STATES: Mapping[str, tuple[str, str]] = {
     "pending": (N_("Pending"), "busy"),
     "active": (N_("Active"), "ok"),
@@ -422,6 +440,36 @@ QUESTIONS: Mapping[str, Question] = {
         N_("Delete this certificate?"),
         N_("Its key here is erased for good. It isn't revoked: whoever has a copy can use it until it expires."),
         N_("Delete the certificate"),
+    ),
+    "disable_acme": Question(
+        N_("Disable this ACME service?"),
+        N_("Its clients are refused: they neither order nor renew until it is enabled again."),
+        N_("Disable the service"),
+    ),
+    "delete_acme": Question(
+        N_("Delete this ACME service?"),
+        N_("Its accounts, keys and orders go with it. What was issued stays; clients can't renew or revoke it here."),
+        N_("Delete the service"),
+    ),
+    "revoke_acme_key": Question(
+        N_("Revoke this key?"),
+        N_("It binds no more accounts and its secret is erased. Clients that are bound already go on."),
+        N_("Revoke the key"),
+    ),
+    "deactivate_acme_account": Question(
+        N_("Turn this client away?"),
+        N_("Its account can't order, renew or revoke any more, for good. Its certificates stay."),
+        N_("Turn it away"),
+    ),
+    "remove_list_storage": Question(
+        N_("Publish the lists here only?"),
+        N_("Nothing more is put into the storage. What is there stays, and certificates that name it go on naming it."),
+        N_("Publish here only"),
+    ),
+    "delete_ca_policy": Question(
+        N_("Delete this policy?"),
+        N_("What it refused may be issued from now on, unless another policy refuses it."),
+        N_("Delete the policy"),
     ),
     "delete_csr": Question(
         N_("Delete this CSR?"),
