@@ -78,9 +78,9 @@ class Pebble:
 
     def __init__(self, directory: Path, dns: str, http_port: int) -> None:
         directory.mkdir(parents=True)
-        listen, management, tls = free_ports(3)
+        listen, management, tls_port = free_ports(3)
         self.directory_url = f"https://{LOOPBACK}:{listen}/dir"
-        self.root_pem, certificate, key = _tls()
+        self.root_pem, certificate, key = tls()
         self.root = directory / "root.pem"
         self.root.write_text(self.root_pem)
         (directory / "tls.pem").write_bytes(certificate)
@@ -88,7 +88,7 @@ class Pebble:
         config = {
             "listenAddress": f"{LOOPBACK}:{listen}", "managementListenAddress": f"{LOOPBACK}:{management}",
             "certificate": str(directory / "tls.pem"), "privateKey": str(directory / "tls.key"),
-            "httpPort": http_port, "tlsPort": tls, "ocspResponderURL": "",
+            "httpPort": http_port, "tlsPort": tls_port, "ocspResponderURL": "",
         }  # fmt: skip
         (directory / "pebble.json").write_text(json.dumps({"pebble": config}))
         log = directory / "pebble.log"
@@ -101,7 +101,7 @@ class Pebble:
         stop(self._process)
 
 
-def _tls() -> tuple[str, bytes, bytes]:
+def tls() -> tuple[str, bytes, bytes]:
     """(root, certificate, key) for 127.0.0.1, as PEM."""
     import ipaddress
     from datetime import UTC, datetime, timedelta

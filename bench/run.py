@@ -27,14 +27,15 @@ import asyncpg
 import books
 import drain
 import orders
+import peers
+import private_ca
 import psutil
 import seed
 import workshop
+from account import administrator
 from rich.console import Console
 
 from certwright.entry.cli.client import Api
-from certwright.entry.cli.session import sign_in
-from certwright.entry.cli.settings import Connection
 from certwright.entry.demo.servers import LOOPBACK, DemoError, Nginx, Product
 from certwright.platform.postgres import EmbeddedPostgres
 
@@ -80,13 +81,17 @@ class Figure:
 
 
 class Bench:
-    """A product with an administrator, set up once and measured by all."""
+    """A product with an administrator, set up when the first figure asks for it and measured by all."""
 
-    def __init__(self, home: Path, runs: int, processes: int) -> None:
-        self.home, self.runs, self.processes = home, runs, processes
+    def __init__(self, home: Path, runs: int, processes: int | None) -> None:
+        self.home, self.runs, self.processes = home, runs, processes or 1
+        self.processes_of_ca = processes or os.cpu_count() or 1
         self.figures: list[Figure] = []
         self.data = home / "data"
         self.nginx = Nginx(home / "nginx", NAME)
+        self._scene: private_ca.Scene | None = None
+        self._bao: peers.OpenBao | None = None
+        self._bao_missing = False
         self._product: Product | None = None
         self._api: Api | None = None
         self.token = ""
@@ -94,11 +99,15 @@ class Bench:
 
     @property
     def product(self) -> Product:
+        if self._product is None:
+            self._set_up()
         assert self._product is not None
         return self._product
 
     @property
     def api(self) -> Api:
+        if self._api is None:
+            self._set_up()
         assert self._api is not None
         return self._api
 
@@ -137,19 +146,16 @@ class Bench:
             options=("--processes", str(self.processes)),
         )
 
-    def set_up(self) -> None:
+    def _set_up(self) -> None:
         self.nginx.start()
         self._product = self.new_product(self.data)
-        token = self.product.start()
-        email, password = "ann@bench.example", secrets.token_urlsafe(18)
-        with Api(Connection(self.product.url, None, self.product.root)) as anybody:
-            person = {"email": email, "name": "Ann", "password": password, "account_name": "Bench"}
-            anybody.call("POST", "/setup", body={"token": token, **person})
-            made, _ = sign_in(anybody, email, password, name="bench", days=1)
-        self.token = made["token"]
-        self._api = Api(Connection(self.product.url, self.token, self.product.root))
+        self.token, self._api = administrator(self.product, self.product.start())
 
     def close(self) -> None:
+        if self._scene:
+            self._scene.close()
+        if self._bao:
+            self._bao.stop()
         if self._api:
             self._api.close()
         if self._product:
@@ -375,6 +381,113 @@ class Bench:
         self.report("certwright x509 check, cold", "ms", found.cold, aim=250, better="less")
         self.report("  openssl verify, cold", "ms", found.cold_openssl, better="less")
 
+    # --- the private CA ---------------------------------------------------------------------------------------------
+
+    @property
+    def scene(self) -> private_ca.Scene:
+        """A product of its own, with a web process a core unless another number was asked for."""
+        if self._scene is None:
+            self._scene = private_ca.Scene(self.home / "private-ca", self.processes_of_ca)
+        return self._scene
+
+    @property
+    def bao(self) -> peers.OpenBao | None:
+        if self._bao is None and not self._bao_missing:
+            try:
+                self._bao = peers.OpenBao(self.home / "openbao")
+            except DemoError as error:
+                self._bao_missing = True
+                self._skipped(peers.OpenBao.name, error)
+        return self._bao
+
+    @staticmethod
+    def _skipped(who: str, error: DemoError) -> None:
+        console.print(f"  {who}: {error}", highlight=False, soft_wrap=True, markup=False)
+
+    def sign_csr(self) -> None:
+        found = private_ca.signing(self.scene, self.home, self.bao, self.runs)
+        for who, one in found.items():
+            aim = 1500 if who == "Certwright" else None
+            note = f"{statistics.median(one.costs):.2f} ms CPU each, storage included"
+            self.report(f"sign-CSR, stored, {CONNECTIONS} connections, {who}", "1/s", one.rates, aim=aim, note=note)
+
+    def batch(self) -> None:
+        rates = private_ca.batches(self.scene, self.runs, 2 * (os.cpu_count() or 1))
+        self.report(f"batches of {private_ca.BATCH:,} requests", "1/s", rates, aim=4000, note="certificates")
+
+    def ocsp(self) -> None:
+        for who, rates in private_ca.answering(self.scene, self.home, self.bao, self.runs).items():
+            aim = 15_000 if who.startswith("Certwright") else None
+            self.report(f"OCSP answers, {who}", "1/s", rates, aim=aim)
+
+    def crl(self) -> None:
+        found = private_ca.long_list(self.scene, self.home)
+        name = f"list of {private_ca.REVOKED:,}"
+        note = f"{found.octets / 2**20:.1f} MB; from the revocation until the list says so"
+        self.report(f"{name}, made and published", "s", [found.seconds], better="less", note=note)
+        self.report(f"{name}, memory meanwhile", "MB", [found.grown], better="less", note="more than before")
+        self.report(f"{name}, fetched", "ms", [found.fetched], better="less")
+        self.report(f"{name}, asked for with its ETag", "ms", [found.known], better="less")
+        if found.openssl is not None:
+            self.report("  openssl ca -gencrl, as many", "s", [found.openssl], better="less")
+
+    def acme(self) -> None:
+        """Ours, then each of the others, at the same load."""
+        scene = self.scene
+        with scene.watched():
+            self._acme("Certwright", scene.directory_url, scene.product.root, scene.http, scene.dns)
+        if (bao := self.bao) is not None:
+            self._acme(bao.name, bao.directory_url, bao.root, peers.HTTP, peers.DNS)
+        try:
+            caddy = peers.Caddy(self.home / "caddy")
+        except DemoError as error:
+            self._skipped(peers.Caddy.name, error)
+        else:
+            try:
+                self._acme(caddy.name, caddy.directory_url, caddy.root, peers.HTTP, peers.DNS)
+            finally:
+                caddy.stop()
+        try:
+            pebble = orders.Pebble(self.home / "pebble", scene.dns, int(scene.http.rpartition(":")[2]))
+        except DemoError as error:
+            self._skipped("Pebble", error)
+        else:
+            try:
+                self._acme("Pebble (in memory)", pebble.directory_url, pebble.root, scene.http, scene.dns)
+            finally:
+                pebble.stop()
+
+    def _acme(self, who: str, directory_url: str, root: Path, http: str, dns: str) -> None:
+        for clients in private_ca.CLIENTS:
+            found: list[private_ca.Orders] = []
+            for _ in range(self.runs):
+                try:
+                    found.append(private_ca.acme(directory_url, root, clients, http, dns))
+                except DemoError as error:
+                    self._skipped(f"{who}, {clients} clients", error)
+            if not found:
+                continue
+            failed = sum(one.failed for one in found)
+            note = f"p99 {statistics.median(one.p99 for one in found):.0f} ms"
+            note += f", {failed} failed" if failed else ""
+            rates = [one.a_second for one in found]
+            self.report(f"ACME orders served, http-01, {clients} clients, {who}", "1/s", rates, note=note)
+            first = next((one.first_failure for one in found if one.first_failure), None)
+            if first:
+                console.print(f"  {first}", highlight=False, soft_wrap=True, markup=False)
+
+    def ca_memory(self) -> None:
+        """Of the figures before this one."""
+        if self._scene is None or not self._scene.most_memory:
+            raise DemoError("nothing was under load: measure sign_csr, batch, ocsp or acme as well")
+        count = len(self._scene.processes())
+        note = f"RSS of {count} processes, without PostgreSQL"
+        self.report("memory under load at most", "MB", [self._scene.most_memory], aim=300, better="less", note=note)
+        pss = sum(_pss(process) for process in self._scene.processes()) / 2**20
+        self.report("  of that, afterwards, shared pages shared out", "MB", [pss], better="less", note="PSS")
+        if self._bao is not None:
+            self.report("  OpenBao afterwards", "MB", [self._bao.rss], better="less", note="RSS")
+
     def probe(self) -> None:
         me = self.api.get("/me")
         project = self.api.get("/projects", limit=1)["items"][0]["id"]
@@ -438,17 +551,17 @@ SETS = {
     "foundation": ("start", "memory", "apply", "list", "search", "issue", "probe"),
     "lifecycle": ("orders", "drain", "steps", "ledger"),
     "files": ("workshop", "upload"),
+    "private-ca": ("sign_csr", "batch", "ocsp", "crl", "acme", "ca_memory"),
 }
 FIGURES = tuple(figure for figures in SETS.values() for figure in figures)
 
 
 @contextmanager
-def prepared(runs: int, processes: int) -> Iterator[Bench]:
+def prepared(runs: int, processes: int | None) -> Iterator[Bench]:
     home = Path(tempfile.mkdtemp(prefix="certwright-bench-"))
     bench = None
     try:
         bench = Bench(home, runs, processes)
-        bench.set_up()
         yield bench
     finally:
         if bench:
@@ -462,7 +575,7 @@ def main() -> int:
         "--only", default=",".join(SETS), help=f"sets ({', '.join(SETS)}) or figures ({', '.join(FIGURES)})"
     )
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=1, help="web processes")
+    parser.add_argument("--processes", type=int, help="web processes; default 1, for the private CA one a core")
     parser.add_argument("--cold", action="store_true")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -474,7 +587,8 @@ def main() -> int:
     about = machine()
     console.print(
         f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB, Linux {about['kernel']}, "
-        f"Python {about['python']}, load {about['load']}, {about['at']}; {given.processes} web process(es)",
+        f"Python {about['python']}, load {about['load']}, {about['at']}; "
+        f"web processes: {given.processes or '1, private CA one a core'}",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     failed = 0

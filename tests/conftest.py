@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
+import importlib.util
 import os
+import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +20,12 @@ import asyncpg
 import httpx2
 import hypothesis
 import pytest
+import typer
+import typer.testing
 import uvloop
 from fastapi import FastAPI
 
+from certwright.connectors import payment
 from certwright.entry import wiring
 from certwright.entry.app import create_app
 from certwright.kernel.actor import Actor, Grant, Statement
@@ -37,6 +45,10 @@ T = TypeVar("T")
 # Speed lives in benchmarks; a test that fails because the machine was busy says nothing.
 hypothesis.settings.register_profile("ours", deadline=None)
 hypothesis.settings.load_profile("ours")
+
+# httpx2 asks at each request whether trio runs; where there is none, Python would look for it in every directory.
+if importlib.util.find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment]  # how Python notes that there is none
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -63,11 +75,27 @@ def _run_dir(factory: pytest.TempPathFactory) -> Path:
     return base.parent if _is_worker() else base
 
 
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: the garbage collector needn't look through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not _is_worker():
         factory: pytest.TempPathFactory = session.config._tmp_path_factory
         if factory._basetemp is not None:
             postgres.stop(factory.getbasetemp())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def command_trees() -> Iterator[None]:
+    """Made once: typer reads the signatures of two hundred commands whenever one of them is called."""
+    made = cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", made)
+        patch.setattr(typer.testing, "_get_command", made)
+        yield
 
 
 def _on_server(url: str, name: str) -> str:
@@ -203,13 +231,26 @@ def settings(tmp_path: Path, worker_database: str) -> Settings:
     )  # fmt: skip
 
 
+@cache
+def _kept_database(url: str, *, pool_size: int) -> Database:
+    """Closing it closes its connections; what it knows of statements and server is worth more than a test takes."""
+    return Database(url, pool_size=pool_size)
+
+
+# What is installed doesn't change, but for the tests that install something.
+_kept_entry_points = cache(entry_points)
+
+
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
     """The wired product on an empty database, two accounts in it, its clock at 2026-03-01 12:00 UTC."""
     clock = SetClock(START)
     # The loop the product runs on.
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        services = runner.run(wiring.build(settings, clock=clock))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(wiring, "Database", _kept_database)
+            patch.setattr(payment, "entry_points", _kept_entry_points)
+            services = runner.run(wiring.build(settings, clock=clock))
         services.ports[Processes] = Here()  # type: ignore[index]  # a plain dict, in the tests
         try:
             runner.run(_clean(services.db))

@@ -649,12 +649,14 @@ async def requests(nginx: Nginx, results: list[str]) -> None:
             reader, writer = await asyncio.open_connection(
                 "127.0.0.1", nginx.https_port, ssl=context, server_hostname="a.example"
             )
-            writer.write(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
-            answer = await reader.read()
+            try:
+                writer.write(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n")
+                answer = await reader.read()
+            finally:
+                writer.close()
             results.append(
                 "ok" if answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b"hello\n") else "bad answer"
             )
-            writer.close()
         except OSError as error:
             results.append(repr(error))
         await asyncio.sleep(0)

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from certwright.entry import wiring
 from certwright.kernel.actor import Actor, Grant, Statement
@@ -470,6 +471,11 @@ class Process:
         self.fate.dead = False
         self.stage.processes.remove(self)
         await wiring.aclose(self.services)
+        self.stage.engines.append(self.services.db.engine)
+
+
+def _use(db: Database, engine: AsyncEngine) -> None:
+    db.engine, db._reading = engine, engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 class Pair:
@@ -569,6 +575,8 @@ class Stage:
         self.charged: dict[str, Money] = {}
         self.refunded: dict[str, Money] = {}
         self.processes: list[Process] = []
+        self.engines: list[AsyncEngine] = []
+        """Of the dead, without connections: the next ones needn't translate every statement anew."""
         self.moods: dict[str, tuple[str, bool, str]] = {}
         self.number = itertools.count(1)
         self.main = self.run(self.start())
@@ -597,6 +605,8 @@ class Stage:
         fate = Fate()
         fate.strike = strike
         services = await wiring.build(self.settings, clock=self.clock)
+        if self.engines:
+            _use(services.db, self.engines.pop())
         watch_commits(services.db, fate)
         outside = Outside(fate)
         outside.files, outside.records = self.files, self.records

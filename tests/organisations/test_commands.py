@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command, Running, command, running
+from tests.cli.conftest import Command, Running, command, product_database, running
 from tests.organisations.desk import PDF
 
-__all__ = ["command", "running"]
+__all__ = ["command", "product_database", "running"]
 
 ADD = (
     "organisations", "add", "Beispiel GmbH", "--kind", "company", "--number", "HRB 1", "--jurisdiction", "DE",

@@ -756,3 +756,73 @@ def test_a_server_that_was_killed_under_its_users_is_revived_once_with_its_rows(
         assert await query(clusters[2].url, "SELECT n FROM kept") == 7
 
     asyncio.run(scenario())
+
+
+# Passwords
+
+
+def test_once_passwords_are_required_nobody_connects_without_one(
+    home: Path, embedded: Callable[..., EmbeddedPostgres]
+) -> None:
+    passwords = home / "signing" / "pgpass"
+
+    async def scenario() -> None:
+        first = embedded(home / "data", passwords=passwords)
+        cluster = await first.start()
+        await execute(cluster.url, "CREATE TABLE secret AS SELECT 42 AS n")
+        urls = await first.require_passwords("guest")
+        for url in (cluster.url, cluster.admin_url):
+            with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+                await asyncpg.connect(url, password="")
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+            await asyncpg.connect(urls["guest"], password="wrong")
+        assert await query(urls["guest"], "SELECT current_user") == "guest"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await query(urls["guest"], "SELECT n FROM secret")
+        may = "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolinherit FROM pg_roles WHERE rolname = 'guest'"
+        assert await query(urls["guest"], may) is False
+
+        assert await first.require_passwords("guest") == urls, "a second time nothing changes"
+        await first.stop()
+        again = await embedded(home / "data", passwords=passwords).start()
+        assert await query(again.url, "SELECT n FROM secret") == 42
+        assert await query(again.admin_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+
+    asyncio.run(scenario())
+    assert passwords.stat().st_mode & 0o777 == 0o600
+
+
+def test_neither_a_crash_while_setting_passwords_nor_their_loss_locks_the_product_out(
+    home: Path, embedded: Callable[..., EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passwords = home / "pgpass"
+
+    class KilledError(BaseException):
+        pass
+
+    async def killed(*_: object) -> None:
+        raise KilledError
+
+    async def scenario() -> None:
+        first = embedded(home / "data", passwords=passwords)
+        await first.start()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_set_passwords", killed)
+            with pytest.raises(KilledError):
+                await first.require_passwords("guest")
+        await first.stop()
+        second = embedded(home / "data", passwords=passwords)
+        await second.start()
+        old = await second.require_passwords("guest")
+        assert await query(old["guest"], "SELECT current_user") == "guest"
+        await second.stop()
+
+        passwords.unlink()
+        third = embedded(home / "data", passwords=passwords)
+        await third.start()
+        new = await third.require_passwords("guest")
+        assert await query(new["guest"], "SELECT current_user") == "guest"
+        with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
+            await query(old["guest"], "SELECT 1")
+
+    asyncio.run(scenario())

@@ -6,13 +6,15 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from certwright.entry import wiring
+from certwright.entry import checks
 from certwright.entry.serve import first_start, running_services
 from certwright.entry.web_certificate import WebCertificate
 from certwright.kernel.problems import Unavailable
 from certwright.platform.config import Settings
 from certwright.rooms import accounts, authorities, certificates
+from certwright.rooms.authorities.tables import ca_keys
 from tests.conftest import World
 
 
@@ -39,14 +41,52 @@ def test_a_lost_keyring_is_said_at_start_and_not_replaced_by_an_empty_one(tmp_pa
     async def start() -> None:
         async with running_services(ours) as services:
             await first_start(services)
+            await WebCertificate(services).load()
 
     asyncio.run(start())
-    wiring.keyring_path(ours).unlink()
-    for _ in range(2):
-        with pytest.raises(Unavailable) as caught:
-            asyncio.run(start())
-        assert caught.value.code == "keyring_missing"
-    assert not wiring.keyring_path(ours).exists()
+    for path in (checks.keyring_path(ours), checks.ca_keyring_path(ours)):
+        aside = path.rename(path.with_suffix(".aside"))
+        for _ in range(2):
+            with pytest.raises(Unavailable) as caught:
+                asyncio.run(start())
+            assert caught.value.code == "keyring_missing"
+            assert str(path) in caught.value.message
+        assert not path.exists()
+        aside.rename(path)
+    asyncio.run(start())
+
+
+def test_ca_keys_of_a_release_with_one_keyring_are_brought_under_their_own(tmp_path: Path, fresh_database: str) -> None:
+    """Killed in the middle, it goes on where it was; nothing is sealed by the old key afterwards."""
+    ours = settings(tmp_path, fresh_database)
+
+    async def as_before() -> None:
+        async with running_services(ours) as services:
+            await first_start(services)
+            await WebCertificate(services).load()
+            async with services.db.begin() as tx:
+                k = ca_keys.c
+                # One of the two only: as after a kill between them.
+                row = (await tx.execute(sa.select(k.id, k.sealed).order_by(k.id).limit(1))).one()
+                context = f"ca_keys:{row.id}"
+                opened = services.port(authorities.CaVault).open(row.sealed, context)
+                old = services.vault.seal(opened, context)
+                await tx.execute(sa.update(ca_keys).where(k.id == row.id).values(sealed=old))
+
+    async def now() -> None:
+        async with running_services(ours) as services:
+            own = services.port(authorities.CaVault)
+            async with services.db.begin() as tx:
+                rows = (await tx.execute(sa.select(ca_keys.c.id, ca_keys.c.sealed))).all()
+            assert len(rows) == 2
+            for row in rows:
+                assert own.open(row.sealed, f"ca_keys:{row.id}")
+                with pytest.raises(Unavailable) as caught:
+                    services.vault.open(row.sealed, f"ca_keys:{row.id}")
+                assert caught.value.code == "keyring_key_missing"
+
+    asyncio.run(as_before())
+    asyncio.run(now())
 
 
 def test_the_console_does_not_serve_a_certificate_that_begins_in_the_future(world: World) -> None:

@@ -21,16 +21,29 @@ def keeper(tmp_path: Path) -> FileKeyKeeper:
 
 
 def test_the_keyring_is_readable_by_its_owner_only(keeper: FileKeyKeeper, tmp_path: Path) -> None:
+    keeper.active()
     assert (tmp_path / "keys" / "keyring.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_keyring_others_can_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keyring.json"
-    FileKeyKeeper(path)
+    FileKeyKeeper(path).active()
     path.chmod(0o644)
     with pytest.raises(Unavailable, match="can be read by other users") as caught:
         FileKeyKeeper(path)
     assert caught.value.code == "keyring_permissions"
+
+
+def test_a_keyring_is_made_when_it_is_needed_and_not_again_when_it_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "keyring.json"
+    keeper = FileKeyKeeper(path)
+    assert not keeper.knows("0" * 8)
+    assert not path.exists()
+    keeper.active()
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        keeper.active()
+    assert not path.exists()
 
 
 def test_a_secret_opens_in_its_own_context_only(keeper: FileKeyKeeper) -> None:
@@ -95,7 +108,7 @@ def test_processes_starting_together_make_one_first_key(tmp_path: Path) -> None:
     for _ in range(6):
         pid = os.fork()
         if pid == 0:
-            FileKeyKeeper(path)
+            FileKeyKeeper(path).active()
             os._exit(0)
         pids.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 6

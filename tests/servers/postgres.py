@@ -20,8 +20,19 @@ from pathlib import Path
 
 _SETTINGS = (
     "fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0",
-    "shared_buffers=64MB", "max_connections=150", "autovacuum=off", "listen_addresses=", "max_wal_size=4GB",
+    "shared_buffers=64MB", "max_connections=150", "autovacuum=off", "listen_addresses=", "max_wal_size=1GB",
 )  # fmt: skip
+_ON_DISK, _IN_MEMORY = Path("/tmp"), Path("/dev/shm")
+_ROOM = 3 * 1024**3
+"""Octets: three times what a whole run was seen to need."""
+
+
+def _place() -> Path:
+    """A database is a thousand files, and tests make one after the other: in memory that is twenty times faster."""
+    try:
+        return _IN_MEMORY if shutil.disk_usage(_IN_MEMORY).free > _ROOM else _ON_DISK
+    except FileNotFoundError:
+        return _ON_DISK
 
 
 def _binaries() -> Path:
@@ -54,7 +65,7 @@ def start_or_join(run_dir: Path, owner: int) -> str:
 
 
 def _start(owner: int) -> dict[str, object]:
-    home = Path(tempfile.mkdtemp(prefix="cwtest-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix="cwtest-", dir=_place()))
     (home / "owner").write_text(str(owner))
     drop: dict[str, object] = {}
     if os.geteuid() == 0:
@@ -106,7 +117,7 @@ def _stop_home(home: Path) -> None:
 
 def _stop_left_over() -> None:
     """Servers of runs that were killed."""
-    for home in Path("/tmp").glob("cwtest-*"):
+    for home in [*_ON_DISK.glob("cwtest-*"), *_IN_MEMORY.glob("cwtest-*")]:
         with contextlib.suppress(OSError, ValueError):
             if not _alive(int((home / "owner").read_text())):
                 _stop_home(home)

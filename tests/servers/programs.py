@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-PACKAGES = {"nginx": "nginx-light", "named": "bind9", "knotd": "knot"}
+PACKAGES = {"nginx": "nginx-light", "named": "bind9", "knotd": "knot", "softhsm2-util": "softhsm2"}
 """Debian packages whose name differs from the program's."""
 
 

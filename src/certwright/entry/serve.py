@@ -1,37 +1,45 @@
 """`certwright serve`: database, migrations, first-start objects, web and worker, until a signal says stop.
 
 One process by default. `processes` adds web processes on the same socket; `role` runs web or worker alone on an
-external or the same embedded database.
+external or the same embedded database; see `entry.split` and `entry.signing` for CA keys in a process apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
+import gc
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
+from pydantic import SecretStr
 
-from certwright.entry import wiring
+from certwright.entry import checks, wiring
+from certwright.entry.lifeline import loop_factory, say, stop_event
 from certwright.entry.responder import ChallengeResponder
 from certwright.entry.web_certificate import WebCertificate
-from certwright.kernel.problems import Problem, Unavailable
+from certwright.kernel.problems import Invalid, Problem, Unavailable
+from certwright.platform import roles
 from certwright.platform.config import Settings, host_and_port
 from certwright.platform.jobs import Worker
 from certwright.platform.migrations import migrate
-from certwright.platform.postgres import EmbeddedPostgres
+from certwright.platform.postgres import APP, SIGNER, EmbeddedPostgres
 from certwright.platform.services import Services
 from certwright.platform.telemetry import configure_logging
 from certwright.rooms import accounts, authorities
 from certwright.x509.certificates import to_pem
+
+if TYPE_CHECKING:
+    from certwright.entry.status_listener import StatusListener
 
 log = structlog.get_logger(__name__)
 
@@ -44,41 +52,93 @@ _LOOK_AT_DATABASE_EVERY = 5.0
 _LONGEST_REQUEST_LINE = 64 * 1024
 
 
-@asynccontextmanager
-async def running_services(settings: Settings) -> AsyncIterator[Services]:
-    """Services on a migrated database, the embedded one started and given back as needed."""
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """The database under an installation. `url` is the owner's; `app_url` and `signer_url` are those of the roles for
+    processes that do only a part, where there are such."""
+
+    url: str
     embedded: EmbeddedPostgres | None = None
-    keeper: asyncio.Task[None] | None = None
-    url = settings.database_url.get_secret_value() if settings.database_url else None
-    if url is None:
-        embedded = EmbeddedPostgres(settings.data_dir / "postgres")
-        url = (await embedded.start()).url
-        keeper = asyncio.create_task(_keep_alive(embedded))
-    keyring = wiring.keyring_path(settings)
-    had_keyring = keyring.exists()
+    app_url: str | None = None
+    signer_url: str | None = None
+
+
+@asynccontextmanager
+async def ground(settings: Settings, *, apart: bool = False) -> AsyncIterator[Ground]:
+    """The settings' database, or the embedded one, started and given back as needed; `apart` with the roles of a split
+    installation. Raises Invalid `split_needs_roles`."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    app_url, signer_url = _url(settings.app_database_url), _url(settings.signer_database_url)
+    if settings.database_url is not None:
+        if apart and (app_url is None or signer_url is None):
+            raise Invalid(
+                "split_needs_roles", "With an external database, --split needs two more database roles.",
+                field="CERTWRIGHT_APP_DATABASE_URL",
+                fix="Make them, and set CERTWRIGHT_APP_DATABASE_URL and CERTWRIGHT_SIGNER_DATABASE_URL: see the page "
+                "Signing apart of the guide.",
+            )  # fmt: skip
+        yield Ground(settings.database_url.get_secret_value(), None, app_url, signer_url)
+        return
+    embedded = EmbeddedPostgres(settings.data_dir / "postgres", passwords=settings.data_dir / "signing" / "pgpass")
+    await embedded.start()
+    keeper = asyncio.create_task(_keep_alive(embedded))
     try:
-        services = await wiring.build(settings, database_url=url)
-        try:
-            await migrate(services.db)
-            if embedded is not None:
-                await _take_over(services, embedded)
-            if not had_keyring and await services.vault.anything_sealed(services.db):
-                keyring.unlink()  # made just now; it opens nothing and must not look like the right one
-                raise Unavailable(
-                    "keyring_missing",
-                    f"The keyring {keyring} is gone, and this database holds secrets sealed with its keys.",
-                    fix="Put keyring.json back from the backup that belongs to this database.",
-                )
-            yield services
-        finally:
-            await wiring.aclose(services)
+        urls = await embedded.require_passwords(APP, SIGNER) if apart else {}
+        yield Ground((await embedded.start()).url, embedded, urls.get(APP), urls.get(SIGNER))
     finally:
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-        if embedded is not None:
-            await embedded.stop()
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+        await embedded.stop()
+
+
+def _url(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+@asynccontextmanager
+async def owners_services(settings: Settings, on: Ground) -> AsyncIterator[Services]:
+    """Services of the database's owner, who opens CA keys, too: on a migrated database, whose roles may do theirs."""
+    services = await wiring.build(settings, database_url=on.url, signs=True)
+    try:
+        await migrate(services.db)
+        if on.app_url is not None and on.signer_url is not None:
+            app, signer = (urlsplit(url).username or "" for url in (on.app_url, on.signer_url))
+            await roles.grant(
+                services.db, app=app, signer=signer, hidden=authorities.ca_keys.c.sealed,
+                rights=authorities.SIGNER_RIGHTS,
+            )  # fmt: skip
+        if on.embedded is not None:
+            await _take_over(services, on.embedded)
+        await checks.check_keyring(services)
+        await checks.check_ca_keyring(services)
+        yield services
+    finally:
+        await wiring.aclose(services)
+
+
+@asynccontextmanager
+async def _guests_services(settings: Settings) -> AsyncIterator[Services]:
+    """Services of a process that has others sign, with a database role that couldn't. Raises Invalid
+    `database_url_missing`, Unavailable `schema_outdated`, `database_role_too_strong`."""
+    services = await wiring.build(settings)
+    try:
+        await checks.require_schema(services)
+        await roles.refuse_if_able(services.db, [authorities.ca_keys.c.sealed])
+        await checks.check_keyring(services)
+        yield services
+    finally:
+        await wiring.aclose(services)
+
+
+@asynccontextmanager
+async def running_services(settings: Settings, *, owner: bool = False) -> AsyncIterator[Services]:
+    """Services of the database's owner, or of a guest where the settings name a signing process, unless `owner`."""
+    if settings.signer_socket is not None and not owner:
+        async with _guests_services(settings) as services:
+            yield services
+    else:
+        async with ground(settings) as on, owners_services(settings, on) as services:
+            yield services
 
 
 async def _take_over(services: Services, embedded: EmbeddedPostgres) -> None:
@@ -122,57 +182,70 @@ async def _write_root(services: Services) -> None:
         temporary.replace(path)
 
 
-def main(settings: Settings, *, role: Role = "all", processes: int = 1, socket_fd: int | None = None) -> None:
-    """Run until SIGINT or SIGTERM. Raises Problem with what the installation needs before it can start."""
+def main(
+    settings: Settings,
+    *,
+    role: Role = "all",
+    processes: int = 1,
+    socket_fd: int | None = None,
+    split: bool = False,
+    lifeline: int | None = None,
+    leads: bool = False,
+) -> None:
+    """Run until SIGINT or SIGTERM. Raises Problem with what the installation needs before it can start.
+
+    `split` starts processes apart. Those have a `lifeline`, a descriptor whose other end their parent holds: they run
+    until it is closed, and signals mean nothing to them. Of several web processes on one socket the one that `leads`
+    has the listeners there is one of.
+    """
     configure_logging(format=settings.log_format, level=settings.log_level)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(settings, role, processes, socket_fd))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        if split:
+            from certwright.entry.split import supervise
+
+            runner.run(supervise(settings, processes))
+        else:
+            runner.run(_serve(settings, role, processes, socket_fd, lifeline, leads=leads or socket_fd is None))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # Windows has none; the standard loop serves there
-        return None
-    return uvloop.new_event_loop
-
-
-async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int | None) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if not stopping.is_set() and socket_fd is None:
-            _say("stopping…")
-        stopping.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+async def _serve(
+    settings: Settings, role: Role, processes: int, socket_fd: int | None, lifeline: int | None, *, leads: bool
+) -> None:
+    is_alone = socket_fd is None and lifeline is None
+    stopping = stop_event(lifeline, quiet=not is_alone)
     async with running_services(settings) as services:
-        await first_start(services)
+        if lifeline is None:
+            await first_start(services)
         tasks: list[asyncio.Task[None]] = []
         worker = Worker(services) if role in ("all", "worker") else None
         server: _Server | None = None
         freshening: asyncio.Task[None] | None = None
         responder: ChallengeResponder | None = None
+        status: StatusListener | None = None
         children: list[subprocess.Popen[bytes]] = []
         try:
-            # One process answers; the others of this machine have a socket to inherit.
-            if settings.tls_alpn_listen is not None and role in ("all", "web") and socket_fd is None:
+            # One process of this machine answers.
+            if settings.tls_alpn_listen is not None and role in ("all", "web") and leads:
                 responder = ChallengeResponder(services)
                 await responder.start()
+            if settings.status_listen is not None and role in ("all", "web") and leads:
+                from certwright.entry.status_listener import StatusListener
+
+                status = StatusListener(services)
+                await status.start()
             if worker is not None:
                 tasks.append(asyncio.create_task(worker.run(), name="worker"))
             if role in ("all", "web"):
-                listener = _listener(settings, socket_fd)
+                listener = listen(settings, socket_fd)
                 certificate = WebCertificate(services)
                 await certificate.load()
                 server = _Server(_uvicorn_config(services, certificate.context))
                 tasks.append(asyncio.create_task(server.serve(sockets=[listener]), name="web"))
                 freshening = asyncio.create_task(certificate.keep_fresh(), name="web certificate")
                 children = [_web_child(listener) for _ in range(processes - 1)]
-            if socket_fd is None:
-                await _greet(services, role)
+            _settle()
+            if is_alone:
+                await greet(services, role)
             waiting = asyncio.create_task(stopping.wait())
             done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {waiting}:
@@ -184,14 +257,18 @@ async def _serve(settings: Settings, role: Role, processes: int, socket_fd: int 
             await _stop(server, worker, tasks, children)
             if responder is not None:
                 await responder.stop()
-    if socket_fd is None:
-        _say("stopped")
+            if status is not None:
+                await status.stop()
+    if is_alone:
+        say("stopped")
 
 
-def _say(text: str) -> None:
-    """To the person at the terminal, if it is still there."""
-    with contextlib.suppress(OSError):
-        print(text, flush=True)
+def _settle() -> None:
+    """What was loaded until now stays: the garbage collector needn't look through it again and again, which took a
+    fifth of a busy server's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 async def _stop(
@@ -248,7 +325,7 @@ def _uvicorn_config(services: Services, context: ssl.SSLContext) -> uvicorn.Conf
     )
 
 
-def _listener(settings: Settings, socket_fd: int | None) -> socket.socket:
+def listen(settings: Settings, socket_fd: int | None) -> socket.socket:
     if socket_fd is not None:
         return socket.socket(fileno=socket_fd)
     host, port = host_and_port(settings.listen)
@@ -276,7 +353,7 @@ def _web_child(listener: socket.socket) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
 
 
-async def _greet(services: Services, role: Role) -> None:
+async def greet(services: Services, role: Role) -> None:
     """What somebody at the terminal needs: where it is, and the first time how to get in."""
     if role == "worker":
         log.info("worker ready")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +17,10 @@ from certwright.connectors.channel.smtp import SmtpChannel
 from certwright.connectors.dns.huawei import HuaweiProvider
 from certwright.connectors.dns.lexicon import LexiconProvider
 from certwright.connectors.dns.rfc2136 import Rfc2136Provider
+from certwright.connectors.storage import S3Storage
 from certwright.connectors.target import Targets
+from certwright.entry import checks
+from certwright.entry.signing import plug_keys
 from certwright.kernel.clock import Clock, SystemClock
 from certwright.kernel.problems import Invalid
 from certwright.platform import idempotency
@@ -37,6 +39,7 @@ from certwright.platform.vault import FileKeyKeeper, Vault
 from certwright.rooms import (
     access,
     accounts,
+    acme_server,
     audit,
     authorities,
     billing,
@@ -54,17 +57,16 @@ from certwright.rooms import (
 )
 
 ROOMS = (
-    audit, accounts, access, keys, csrs, authorities, cas, validation, organisations, billing, certificates, renewal,
-    deployment, uploads, watch, notify,
+    audit, accounts, access, keys, csrs, authorities, cas, validation, organisations, billing, certificates,
+    acme_server, renewal, deployment, uploads, watch, notify,
 )  # fmt: skip
 
 
-def keyring_path(settings: Settings) -> Path:
-    return settings.data_dir / "keys" / "keyring.json"
-
-
-async def build(settings: Settings, *, clock: Clock | None = None, database_url: str | None = None) -> Services:
-    """Services on the database of `database_url` or of the settings, with every room registered.
+async def build(
+    settings: Settings, *, clock: Clock | None = None, database_url: str | None = None, signs: bool | None = None
+) -> Services:
+    """Services on the database of `database_url` or of the settings, with every room registered. `signs` says whether
+    CA keys are opened here; by default they are where the settings name no signing process.
 
     Neither starts a server nor migrates. Close with `aclose`.
     """
@@ -88,12 +90,16 @@ async def build(settings: Settings, *, clock: Clock | None = None, database_url:
         db=Database(url, pool_size=settings.database_pool),
         jobs=jobs,
         events=Events(clock, jobs),
-        vault=Vault(FileKeyKeeper(keyring_path(settings))),
+        vault=Vault(FileKeyKeeper(checks.keyring_path(settings))),
         egress=Egress(resolver, guard),
         resolver=resolver,
         ports=ports,
     )
     ports |= _plugs(services)
+    if settings.signer_socket is not None and signs is not True:
+        ports[authorities.Signer] = authorities.RemoteSigner(settings.signer_socket, patience=settings.hsm_timeout)
+    else:
+        plug_keys(services, ports)
     jobs.every("idempotency.forget", timedelta(hours=1), idempotency.forget)
     jobs.every("events.forget_delivered", timedelta(hours=1), forget_delivered)
     jobs.every("queue.forget_log", timedelta(hours=1), forget_queue_log)
@@ -106,8 +112,12 @@ def _plugs(services: Services) -> dict[type, Any]:
     """What stands behind each port the rooms declare."""
     bought = certificates.BoughtCertificates()
     plugs: dict[type, Any] = {
-        authorities.Signer: authorities.SoftwareSigner(services),
+        acme_server.Nonces: acme_server.Nonces(services),
+        acme_server.KnownDirectories: acme_server.KnownDirectories(services),
+        acme_server.Prover: acme_server.Prover(services),
+        authorities.ObjectStorage: S3Storage(),
         authorities.StatusAnswers: authorities.StatusAnswers(services),
+        authorities.LeafIssuance: authorities.LeafIssuance(services),
         certificates.AuthorityDirectory: certificates.AuthorityDirectory(
             {certificates.BUILTIN_CA: BuiltinCa(services)}, OutsideCas(services)
         ),
@@ -167,4 +177,9 @@ class OrganizationReuse:
 async def aclose(services: Services) -> None:
     """Give back what `build` opened."""
     await services.port(Processes).close()
+    signer = services.port(authorities.Signer)
+    if isinstance(signer, authorities.RemoteSigner):
+        signer.close()
+    else:
+        await services.port(authorities.Token).close()
     await services.db.close()

@@ -11,6 +11,9 @@ from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 26
+# Two digits at a time: an id is made for every row, half a dozen for a certificate.
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+_SHIFTS = tuple(range(5 * (_LENGTH - 2), -1, -10))
 _RANDOM_BITS = 74
 # How far apart ids of one millisecond are at most: 2^32 of them fit, and nobody guesses the next.
 _STEP_BITS = 40
@@ -41,11 +44,7 @@ def _id(prefix: str, at: datetime, randomness: int) -> str:
     milliseconds = int(at.timestamp() * 1000) & ((1 << 48) - 1)
     rand_a, rand_b = randomness >> 62, randomness & ((1 << 62) - 1)
     number = milliseconds << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b
-    digits = []
-    for _ in range(_LENGTH):
-        number, digit = divmod(number, 32)
-        digits.append(_ALPHABET[digit])
-    return f"{prefix}_{''.join(reversed(digits))}"
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 
 def is_id(text: str, prefix: str) -> bool:

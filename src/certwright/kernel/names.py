@@ -58,6 +58,12 @@ def parse_dns_name(text: str, *, field: str = "name") -> DnsName:
 
     Raises Invalid with a code of its own for every rule broken (RFC 1035 lengths, RFC 5890 labels, RFC 6125 wildcards).
     """
+    return _read(text, field)
+
+
+# A name is judged when it comes, when it is drafted and when the draft is read back.
+@lru_cache(maxsize=4096)
+def _read(text: str, field: str) -> DnsName:
     typed = text.strip()
     if not typed:
         raise Invalid("name_empty", "The name is empty.", field=field, fix="Enter a name such as www.example.com.")
@@ -171,8 +177,11 @@ def parse_ip(text: str, *, field: str = "name") -> IpName:
 
 
 def looks_like_ip(text: str) -> bool:
+    text = text.strip()
+    if ":" not in text and not text[-1:].isdigit():
+        return False  # nearly every name, without the price of an exception
     try:
-        ipaddress.ip_address(text.strip())
+        ipaddress.ip_address(text)
     except ValueError:
         return False
     return True

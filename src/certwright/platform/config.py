@@ -23,6 +23,7 @@ from pydantic import (
     IPvAnyNetwork,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -60,16 +61,41 @@ class Settings(BaseModel):
     database_url: SecretStr | None = None
     """postgresql://… of an external server; unset means the embedded one below data_dir."""
     database_pool: int = Field(default=12, ge=3, le=200)
+    app_database_url: SecretStr | None = None
+    """With `serve --split` on an external server: the role of web and worker, which can't read CA keys."""
+    signer_database_url: SecretStr | None = None
+    """With `serve --split` on an external server: the role of the signing process."""
 
     listen: str = "127.0.0.1:8443"
     public_url: str | None = None
     """How users and CRL readers reach this server; default https://<listen>."""
+    status_listen: str | None = None
+    """HOST:PORT where revocation lists, OCSP and CA certificates, and nothing else, are had without TLS; default
+    nowhere."""
+    status_url: str | None = Field(default=None, validate_default=True)
+    """How those who check certificates reach `status_listen`; new certificates name it. Default
+    http://<status_listen>, and without that the address of the product."""
     trusted_proxies: Networks = ()
     """Reverse proxies whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     organization: str = "Certwright"
     """Name in the subjects of the built-in CA made at first start."""
     private_ca_quota: int = Field(default=100, ge=2, le=100_000)
     """How many private CAs an account may have."""
+    ca_keyring_file: Path | None = None
+    """The keyring that opens CA keys and nothing else; default signing/keyring.json below data_dir."""
+    signer_socket: Path | None = None
+    """Where a signing process of its own listens; set, web and worker ask it instead of opening CA keys."""
+    signer_group: str | None = None
+    """Members of this group of the operating system may ask the signing process, besides its own user."""
+    hsm_module: Path | None = None
+    """The HSM's PKCS#11 library (.so), for CA keys that never leave it; unset means there is no HSM."""
+    hsm_token_label: str | None = None
+    """The token CA keys are made in."""
+    hsm_pin: SecretStr | None = None
+    hsm_pin_file: Path | None = None
+    """A file with the user's PIN; in place of hsm_pin, which others on the machine may see in the environment."""
+    hsm_timeout: float = Field(default=10, gt=0, le=300)
+    """How long the HSM may take for a signature; for making a key ten times as long."""
 
     allowed_networks: Networks = ()
     """Private networks that checks, probes and webhooks may reach (default: public addresses only)."""
@@ -130,7 +156,7 @@ class Settings(BaseModel):
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
-    @field_validator("listen", "tls_alpn_listen")
+    @field_validator("listen", "status_listen", "tls_alpn_listen")
     @classmethod
     def _listen(cls, value: str | None) -> str | None:
         if value is not None:
@@ -159,6 +185,14 @@ class Settings(BaseModel):
             raise ValueError(f"there is no file {value}")
         return value
 
+    @field_validator("status_url")
+    @classmethod
+    def _status_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        address = info.data.get("status_listen")
+        if value is None and address is not None and host_and_port(address)[0] in ("0.0.0.0", "::"):  # noqa: S104
+            raise ValueError(f"{address} is every address of this machine; say which one certificates shall name")
+        return cls._url(value)
+
     @field_validator("public_url")
     @classmethod
     def _url(cls, value: str | None) -> str | None:
@@ -171,13 +205,20 @@ class Settings(BaseModel):
         """The address users type, without a trailing slash."""
         return self.public_url or f"https://{self.listen}"
 
+    @property
+    def status_base_url(self) -> str:
+        """Where certificates say that lists, OCSP and their issuer are found, without a trailing slash."""
+        if self.status_url is not None:
+            return self.status_url
+        return f"http://{self.status_listen}" if self.status_listen is not None else self.base_url
+
 
 def load_settings(environ: Mapping[str, str] | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read file and environment; raises InvalidFields naming each wrong setting the way it was given."""
     environ = os.environ if environ is None else environ
     given: dict[str, Any] = {}
     source: dict[str, str] = {}
-    path = _config_file(environ)
+    path = config_file(environ)
     if path is not None:
         try:
             for key, value in tomllib.loads(path.read_text()).items():
@@ -206,7 +247,7 @@ def load_settings(environ: Mapping[str, str] | None = None, overrides: Mapping[s
         raise InvalidFields(_setting_problem(e, source) for e in error.errors(include_input=False)) from None
 
 
-def _config_file(environ: Mapping[str, str]) -> Path | None:
+def config_file(environ: Mapping[str, str]) -> Path | None:
     named = environ.get(PREFIX + "CONFIG")
     if named:
         return Path(named)

@@ -130,7 +130,7 @@ class Jobs:
     async def sweep(self, db: Database) -> int:
         """Enqueue every due row once; returns how many."""
         total = 0
-        tables = await self._with_due_rows(db)
+        tables = await self.with_due_rows(db, self.clock.now())
         for step in self.steps.values():
             if step.table.name not in tables:
                 continue
@@ -150,12 +150,12 @@ class Jobs:
             total += len(ids)
         return total
 
-    async def _with_due_rows(self, db: Database) -> set[str]:
-        """Names of the tables that have any: every second, so one statement for all of them."""
-        now = sa.literal(self.clock.now(), sa.DateTime(timezone=True))
+    async def with_due_rows(self, db: Database, by: datetime) -> set[str]:
+        """Names of the tables that have rows due by then: asked every second, so one statement for all of them."""
+        limit = sa.literal(by, sa.DateTime(timezone=True))
         tables = {step.table.name: step.table for step in self.steps.values()}
         looks = [
-            sa.select(sa.literal(name)).where(sa.exists().where(table.c.next_step_at <= now))
+            sa.select(sa.literal(name)).where(sa.exists().where(table.c.next_step_at <= limit))
             for name, table in tables.items()
         ]
         if not looks:
@@ -441,23 +441,30 @@ _NO_DRIVER: Any = _NoDriver()
 
 async def drain(services: Services, *, until: datetime | None = None, rounds: int = 50) -> None:
     """Run everything due in this process, in order of due time, without the queue."""
+    jobs = services.jobs
+
+    def limit() -> datetime:
+        # Rows started by an action carry now + lease, hence the lease is added to what counts as due.
+        return (until or jobs.clock.now()) + jobs.lease
+
     for _ in range(rounds):
-        ran = 0
-        for step in services.jobs.steps.values():
+        due = await jobs.with_due_rows(services.db, limit())
+        if not due:
+            return
+        for step in jobs.steps.values():
+            if step.table.name not in due:
+                continue
             t = step.table
-            limit = until or services.clock.now()
             async with services.db.begin() as tx:
-                # Rows started by an action carry now + lease, hence the lease is added to what counts as due.
                 rows = (
                     await tx.scalars(
-                        sa.select(t.c.id).where(t.c.next_step_at <= limit + services.jobs.lease)
-                        .order_by(t.c.next_step_at).limit(_SWEEP_BATCH)
+                        sa.select(t.c.id).where(t.c.next_step_at <= limit()).order_by(t.c.next_step_at)
+                        .limit(_SWEEP_BATCH)
                     )
                 ).all()  # fmt: skip
                 if rows:
                     await tx.execute(sa.update(t).where(t.c.id.in_(rows)).values(next_step_at=None))
             for row_id in rows:
-                await services.jobs.run_step(services, step.name, row_id)
-                ran += 1
-        if not ran:
-            return
+                await jobs.run_step(services, step.name, row_id)
+            if rows:
+                due = await jobs.with_due_rows(services.db, limit())

@@ -14,6 +14,9 @@ have to lie in a file readable by the same two, so `trust` behind the directory 
 (`peer` cannot work: started by root, the server runs as another user than its clients.) The product connects as the
 role `certwright`, which owns its database and is no superuser.
 
+Where some processes of that user shall do less than others (`require_passwords`), every role gets a password, in a file
+(libpq's passfile) that those processes are kept from, and `trust` becomes `scram-sha-256` for good.
+
 Root. PostgreSQL refuses to run as root, so root starts it as an unprivileged user, in the cluster's directory as
 working directory and with `-D /proc/self/cwd`: the path above it is never walked, so a cluster below a 0700 directory
 of root works and no parent's permissions are loosened.
@@ -30,6 +33,7 @@ import importlib.util
 import os
 import pwd
 import re
+import secrets
 import shutil
 import signal
 import stat
@@ -38,7 +42,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -50,6 +54,8 @@ from certwright.kernel.problems import Invalid, Problem, Unavailable
 
 NAME = "certwright"
 """Name of the role and of the database."""
+APP, SIGNER = f"{NAME}_app", f"{NAME}_signer"
+"""Roles beside the owner, in a split installation: web and worker, and the signing process."""
 
 _PORT = 5432  # only names the socket file; nothing listens on it
 _SOCKET_FILE = f".s.PGSQL.{_PORT}"
@@ -114,8 +120,8 @@ class Cluster:
     """A running cluster: where to connect.
 
     `url` is `postgresql://certwright@/certwright?host=/socket/dir&port=5432`, for asyncpg, and after exchanging the
-    scheme for SQLAlchemy. `admin_url` is the superuser on database `postgres`: for creating further databases (tests)
-    and for repairs, never for serving.
+    scheme for SQLAlchemy; with a password where one is needed. `admin_url` is the superuser on database `postgres`: for
+    creating further databases (tests) and for repairs, never for serving.
     """
 
     url: str
@@ -147,7 +153,7 @@ class EmbeddedPostgres:
     `data_dir` will hold the cluster itself (`cluster/`), its log and the lock files; it is made with mode 0700 when
     missing. `binaries` replaces the search for server programs by a list of their `bin` directories. `durable=False`
     gives up safety against power loss (no fsync) and is for throw-away test clusters only. `patience` bounds, in
-    seconds, the wait for other starters and for crash recovery.
+    seconds, the wait for other starters and for crash recovery. `passwords` is the file `require_passwords` writes.
 
     Nothing is bound to an event loop: `asyncio.run(pg.start())` and later `asyncio.run(pg.stop())` is fine. A process
     that forks without exec shares its locks with the child; such a child must not outlive the parent's `stop()`.
@@ -160,6 +166,7 @@ class EmbeddedPostgres:
         binaries: Sequence[Path] | None = None,
         durable: bool = True,
         patience: float = 120.0,
+        passwords: Path | None = None,
     ) -> None:
         self._home = Path(os.path.realpath(data_dir))
         self._pgdata = self._home / "cluster"
@@ -167,6 +174,7 @@ class EmbeddedPostgres:
         self._candidates = binaries
         self._durable = durable
         self._patience = patience
+        self._passwords = passwords
         self._locks: _Locks | None = None
         self._client_dir: _ClientDir | None = None
         self._cluster: Cluster | None = None
@@ -185,7 +193,7 @@ class EmbeddedPostgres:
             async with locks.deciding(self._patience):
                 locks.join()
                 self._client_dir = _ClientDir(self._pgdata)
-                cluster = self._client_dir.cluster()
+                cluster = self._client_dir.cluster(self._known_passwords())
                 try:
                     await self._connect_or_start(locks, cluster)
                 except BaseException:
@@ -221,6 +229,39 @@ class EmbeddedPostgres:
             raise RuntimeError("the cluster was not started")
         async with locks.deciding(self._patience):
             yield locks.is_alone()
+
+    @property
+    def users_lock(self) -> int:
+        """The descriptor by which this process counts as a user; a process that inherits it counts, too."""
+        if self._locks is None:
+            raise RuntimeError("the cluster was not started")
+        return self._locks.users
+
+    async def require_passwords(self, *roles: str) -> dict[str, str]:
+        """From now on nobody connects without a password; the URL of each of `roles`, which are made when missing and
+        may log in and nothing more. Repeatable; a crash leaves a cluster that starts. Raises like `start`."""
+        locks, directory, path = self._locks, self._client_dir, self._passwords
+        if locks is None or directory is None or path is None:
+            raise RuntimeError("the cluster was not started, or has no file for passwords")
+        async with locks.deciding(self._patience):
+            known = self._known_passwords()
+            admin = directory.cluster(known).admin_url
+            everybody = ("postgres", NAME, *roles)
+            wanted = {role: secrets.token_urlsafe(32) for role in everybody} | known
+            if wanted != known:
+                with self._reporting_os_errors():
+                    _write_passwords(path, wanted)
+            # Both ways in are open for a moment: a crash between these steps locks nobody out.
+            await _set_passwords(admin, {role: wanted[role] for role in everybody})
+            self._cluster = directory.cluster(wanted)
+            if _reads_hba(self._pgdata) != _HBA_PASSWORDS:
+                with self._reporting_os_errors():
+                    _write_hba(self._pgdata, _HBA_PASSWORDS)
+            await _reload_until_refused(self._cluster.admin_url, directory.cluster({}).admin_url, self._patience)
+            return {role: directory.url(role, NAME, wanted) for role in roles}
+
+    def _known_passwords(self) -> dict[str, str]:
+        return {} if self._passwords is None else _read_passwords(self._passwords)
 
     async def stop(self) -> None:
         """Leave the cluster, and stop it when no other process uses it. Idempotent.
@@ -369,6 +410,10 @@ class EmbeddedPostgres:
             await asyncio.to_thread(_put_in_place, draft, self._pgdata)
 
     async def _launch(self, locks: _Locks, cluster: Cluster, binaries: _Binaries, person: _Person | None) -> None:
+        if self._passwords is not None and not self._passwords.exists() and _reads_hba(self._pgdata) == _HBA_PASSWORDS:
+            # A backup without them: whoever may write here may let himself in anyway.
+            with self._reporting_os_errors():
+                _write_hba(self._pgdata, _HBA_TRUST)
         settings = _SETTINGS | (_FROM_18 if binaries.major >= 18 else {}) | (_DURABLE if self._durable else _FORGETFUL)
         command: list[str | Path] = [binaries.bin_dir / "postgres"]
         for name, value in settings.items():
@@ -513,14 +558,14 @@ class _Locks:
         self._home = home
         self._start = _open_lock(home / "start.lock")
         try:
-            self._users = _open_lock(home / "users.lock")
+            self.users = _open_lock(home / "users.lock")
         except BaseException:
             os.close(self._start)
             raise
 
     def close(self) -> None:
         os.close(self._start)
-        os.close(self._users)
+        os.close(self.users)
 
     @contextlib.asynccontextmanager
     async def deciding(self, patience: float) -> AsyncIterator[None]:
@@ -542,18 +587,18 @@ class _Locks:
 
     def join(self) -> None:
         """Count as a user. Can't block: the lock is only taken alone by someone who is `deciding`."""
-        fcntl.flock(self._users, fcntl.LOCK_SH)
+        fcntl.flock(self.users, fcntl.LOCK_SH)
 
     def is_alone(self) -> bool:
         """True when there is no other user; we go on counting as one. Only while `deciding`."""
-        alone = _try_lock(self._users, fcntl.LOCK_EX)
+        alone = _try_lock(self.users, fcntl.LOCK_EX)
         self.join()
         return alone
 
     def leave_as_the_last(self) -> bool:
         """Stop counting as a user; True when there is no other. Only while `deciding`."""
-        last = _try_lock(self._users, fcntl.LOCK_EX)
-        fcntl.flock(self._users, fcntl.LOCK_UN)
+        last = _try_lock(self.users, fcntl.LOCK_EX)
+        fcntl.flock(self.users, fcntl.LOCK_UN)
         return last
 
     def nothing_alive(self) -> bool:
@@ -639,12 +684,12 @@ class _ClientDir:
                 fix="Choose a shorter path for the data, or make the temporary directory writable.",
             ) from error
 
-    def cluster(self) -> Cluster:
-        where = f"host={quote(str(self.path), safe='/')}&port={_PORT}"
-        return Cluster(
-            url=f"postgresql://{NAME}@/{NAME}?{where}",
-            admin_url=f"postgresql://postgres@/postgres?{where}",
-        )
+    def cluster(self, passwords: Mapping[str, str]) -> Cluster:
+        return Cluster(url=self.url(NAME, NAME, passwords), admin_url=self.url("postgres", "postgres", passwords))
+
+    def url(self, role: str, database: str, passwords: Mapping[str, str]) -> str:
+        secret = f":{quote(passwords[role], safe='')}" if role in passwords else ""
+        return f"postgresql://{role}{secret}@/{database}?host={quote(str(self.path), safe='/')}&port={_PORT}"
 
     def remove(self) -> None:
         """Remove the link, if there is one: no process uses it any more."""
@@ -1009,6 +1054,95 @@ async def _create_database(cluster: Cluster) -> None:
             await connection.execute(f"CREATE ROLE {NAME} LOGIN")
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", NAME):
             await connection.execute(f"CREATE DATABASE {NAME} OWNER {NAME}")
+    finally:
+        await _close(connection)
+
+
+# Passwords
+
+_HBA_TRUST = "local all all trust\n"
+_HBA_PASSWORDS = "# Passwords are in the product's signing/pgpass.\nlocal all all scram-sha-256\n"
+
+
+def _reads_hba(pgdata: Path) -> str:
+    try:
+        return (pgdata / "pg_hba.conf").read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _write_hba(pgdata: Path, text: str) -> None:
+    """Exchanged whole; it belongs to whoever the server runs as."""
+    final, draft = pgdata / "pg_hba.conf", pgdata / "pg_hba.conf.new"
+    draft.unlink(missing_ok=True)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        facts = pgdata.stat()
+        if facts.st_uid != os.geteuid():
+            os.fchown(fd, facts.st_uid, facts.st_gid)
+        file.write(text)
+        file.flush()
+        os.fsync(fd)
+    _put_in_place(draft, final)
+
+
+def _read_passwords(path: Path) -> dict[str, str]:
+    """Role to password, from lines `*:*:*:role:password`; empty where there is no such file."""
+    try:
+        lines = path.read_text("ascii", "replace").splitlines()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _unusable(f"{path} cannot be read: {error.strerror}.", fix="Run as the user who owns it.") from error
+    parts = [line.split(":") for line in lines]
+    return {part[3]: part[4] for part in parts if len(part) == 5}
+
+
+def _write_passwords(path: Path, passwords: Mapping[str, str]) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.writelines(f"*:*:*:{role}:{password}\n" for role, password in passwords.items())
+        file.flush()
+        os.fsync(fd)
+    _put_in_place(draft, path)
+
+
+async def _set_passwords(admin_url: str, passwords: Mapping[str, str]) -> None:
+    """Statements can't take these as arguments; the passwords are our own, letters and digits, and the server is told
+    to log no statement (see _SETTINGS)."""
+    connection = await asyncpg.connect(admin_url, timeout=10)
+    try:
+        await connection.execute("SET password_encryption = 'scram-sha-256'")
+        for role, password in passwords.items():
+            if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+                await connection.execute(f"CREATE ROLE {role} NOINHERIT")
+            await connection.execute(f"ALTER ROLE {role} LOGIN PASSWORD '{password}'")
+    finally:
+        await _close(connection)
+
+
+async def _reload_until_refused(admin_url: str, bare_url: str, patience: float) -> None:
+    """The server reads its rules anew on a signal, in its own time; then who has no password is refused."""
+    connection = await asyncpg.connect(admin_url, timeout=10)
+    try:
+        await connection.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                # No password from the environment either: an empty one is sent.
+                await _close(await asyncpg.connect(bare_url, password="", timeout=10))
+            except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InterfaceError):
+                return
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    "postgres_start_failed",
+                    "PostgreSQL still lets in who has no password.",
+                    fix="See its log beside the data for why it refuses its pg_hba.conf; then start again.",
+                )
+            await asyncio.sleep(_POLL)
     finally:
         await _close(connection)
 

@@ -32,9 +32,11 @@ _HEADER = len(_MAGIC) + _KEK_ID + _NONCE + _WRAPPED
 
 
 class KeyKeeper(Protocol):
-    """Holds key-encryption keys. Built in: a 0600 file; a passphrase, PKCS#11 or a KMS fit the same three methods."""
+    """Holds key-encryption keys. Built in: a 0600 file; a passphrase, PKCS#11 or a KMS fit the same methods."""
 
     def active(self) -> str: ...
+
+    def knows(self, kek_id: str) -> bool: ...
 
     def wrap(self, kek_id: str, data_key: bytes, context: bytes) -> bytes: ...
 
@@ -42,20 +44,31 @@ class KeyKeeper(Protocol):
 
 
 class FileKeyKeeper:
-    """Key-encryption keys in `keyring.json`, mode 0600, replaced atomically."""
+    """Key-encryption keys in a keyring file, mode 0600, replaced atomically; made when the first secret is sealed.
+
+    Raises Unavailable `keyring_permissions` for a file others can read.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp: tuple[int, int] | None = None
         self._keys: dict[str, bytes] = {}
         self._active = ""
-        if not path.exists():
-            self.rotate()
-        self._load()
+        if path.exists():
+            self._load()
 
     def active(self) -> str:
+        # One that was there and is gone isn't made anew: it would look like the right one.
+        if self._stamp is None and not self._path.exists():
+            self.rotate()
         self._load()
         return self._active
+
+    def knows(self, kek_id: str) -> bool:
+        """Whether it holds this key; a keyring that was never made holds none."""
+        if kek_id not in self._keys and self._path.exists():
+            self._load()
+        return kek_id in self._keys
 
     def wrap(self, kek_id: str, data_key: bytes, context: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE)
@@ -93,6 +106,10 @@ class FileKeyKeeper:
         temporary.unlink(missing_ok=True)
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
+            if os.geteuid() == 0 and self._path.exists():
+                # Root rotates for a product that runs as somebody else.
+                owner = self._path.stat()
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
             json.dump(state, file)
             file.flush()
             os.fsync(file.fileno())
@@ -120,13 +137,11 @@ class FileKeyKeeper:
         self._active, self._stamp = state["active"], stamp
 
     def _key(self, kek_id: str) -> bytes:
-        if kek_id not in self._keys:
-            self._load()
-        if kek_id not in self._keys:
+        if not self.knows(kek_id):
             raise Unavailable(
                 "keyring_key_missing",
-                f"The keyring has no key {kek_id}, with which this secret was sealed.",
-                fix="Restore keyring.json of the backup that belongs to this database.",
+                f"The keyring {self._path} has no key {kek_id}, with which this secret was sealed.",
+                fix=f"Restore {self._path.name} of the backup that belongs to this database.",
             )
         return self._keys[kek_id]
 
@@ -160,12 +175,47 @@ class Vault:
             self._columns.append((column, context))
 
     async def anything_sealed(self, db: Database) -> bool:
-        """Whether the database holds any secret at all."""
+        """Whether the database holds any secret of this vault at all."""
         async with db.begin() as tx:
             for column, _ in self._columns:
                 if await tx.scalar(sa.select(sa.exists().where(column.is_not(None)))):
                     return True
         return False
+
+    async def adopt(self, db: Database, former: Vault) -> int:
+        """Bring what `former` sealed in this vault's columns under this vault's own keys; returns how many.
+
+        Content to find it done, wholly or in part. Raises Unavailable `keyring_key_missing` for a value that neither
+        vault opens, after all others were brought over.
+        """
+        done, strange = 0, None
+        for column, context in self._columns:
+            table, key = column.table, column.table.c.id
+            after = ""
+            while True:
+                async with db.begin() as tx:
+                    query = sa.select(key, column).where(column.is_not(None), key > after).order_by(key).limit(500)
+                    rows = (await tx.execute(query.with_for_update())).all()
+                    for row_id, sealed in rows:
+                        kek_id, *_ = _parts(sealed)
+                        after = row_id
+                        if self.keeper.knows(kek_id):
+                            continue
+                        if not former.keeper.knows(kek_id):
+                            strange = kek_id
+                            continue
+                        new = self.seal(former.open(sealed, context(row_id)), context(row_id))
+                        await tx.execute(sa.update(table).where(key == row_id).values({column.name: new}))
+                        done += 1
+                if not rows:
+                    break
+        if strange is not None:
+            raise Unavailable(
+                "keyring_key_missing",
+                f"The keyring has no key {strange}, with which this secret was sealed.",
+                fix="Restore the keyring of the backup that belongs to this database.",
+            )
+        return done
 
     async def rewrap(self, db: Database, *, batch: int = 500) -> int:
         """Re-wrap everything not under the active key; safe to run again after a crash. Returns how many.

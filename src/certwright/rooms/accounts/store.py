@@ -81,9 +81,20 @@ async def update_revised(tx: Tx, table: sa.Table, object_id: str, revision: int 
     return int(found)
 
 
+# It is made with the account and neither changes nor goes.
+_default_projects: dict[str, str] = {}
+_MOST_ACCOUNTS = 10_000
+
+
 async def default_project(tx: Tx, account_id: str) -> str:
-    found = await tx.scalars(sa.select(projects.c.id).where(projects.c.account_id == account_id, projects.c.is_default))
-    return str(found.one())
+    found = _default_projects.get(account_id)
+    if found is None:
+        query = sa.select(projects.c.id).where(projects.c.account_id == account_id, projects.c.is_default)
+        found = str((await tx.scalars(query)).one())
+        if len(_default_projects) >= _MOST_ACCOUNTS:
+            _default_projects.clear()
+        _default_projects[account_id] = found
+    return found
 
 
 async def project_exists(tx: Tx, account_id: str, project_id: str) -> bool:
