@@ -72,3 +72,4 @@ lock: ## write requirements.lock anew from pyproject.toml
 clean: ## remove .venv, caches and fetched assets; never touches a data directory
 	@rm -rf .venv .state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build \
 		src/certwright/entry/console/static/vendor
+	@find bench scripts src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -17,10 +19,10 @@ from certwright.entry.status_listener import StatusListener
 from certwright.kernel.problems import InvalidFields, Unavailable
 from certwright.platform.config import Settings, load_settings
 from certwright.rooms import authorities
-from certwright.x509.certificates import facts_of
+from certwright.x509.certificates import facts_of, to_pem
 from certwright.x509.crl import read_crl
 from certwright.x509.ocsp import Status
-from tests.authorities.test_hierarchy import BELOW, leaf, make
+from tests.authorities.test_hierarchy import BELOW, leaf, look, make
 from tests.authorities.test_leaves_and_status import asked_by_sha1
 from tests.conftest import World
 
@@ -148,6 +150,27 @@ def test_an_answer_is_the_same_by_post_and_get_kept_or_not_until_the_revocation(
     world.later(seconds=1)
     assert state_of(ask(world, listener, path)) is Status.REVOKED
     assert state_of(ask(world, listener, f"/ocsp/{low.id}", "POST", asked)) is Status.REVOKED
+
+
+@pytest.mark.parametrize("nonce", ["-nonce", "-no_nonce"])
+def test_openssl_asks_over_http_and_believes_it(
+    world: World, listener: StatusListener, low: authorities.Authority, tmp_path: Path, nonce: str
+) -> None:
+    made, root = leaf(world, low.id), look(world, low.parent_id or "")
+    assert low.certificate_der is not None
+    assert root.certificate_der is not None
+    for name, der in (("leaf", made.der), ("ca", low.certificate_der), ("root", root.certificate_der)):
+        (tmp_path / f"{name}.pem").write_text(to_pem(der))
+    command = [
+        "openssl", "ocsp", "-issuer", "ca.pem", "-CAfile", "root.pem", "-cert", "leaf.pem", nonce,
+        "-url", f"http://127.0.0.1:{listener.port}/ocsp/{low.id}",
+        "-validity_period", "1000000000", "-attime", str(int(world.clock.now().timestamp())),
+    ]  # fmt: skip
+    ask_it = asyncio.to_thread(subprocess.run, command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = world.run(ask_it)
+    assert "leaf.pem: good" in said.stdout
+    assert "Response verify OK" in said.stderr
+    assert "no nonce in response" not in said.stderr
 
 
 def test_serials_nobody_issued_are_unknown_and_push_nobody_out(

@@ -267,7 +267,7 @@ def _failed(code: str, port: int, identifier: Identifier) -> AcmeProblem:
             "whoever runs it opens networks with CERTWRIGHT_ALLOWED_NETWORKS.",
         ),
         "egress_too_large": ("unauthorized", f"{where} answers with more than a challenge's file can have."),
-        "egress_bad_redirect": ("unauthorized", f"{where} redirects to where a challenge isn't looked for."),
+        "egress_bad_redirect": ("connection", f"{where} redirects to where a challenge isn't looked for."),
         "egress_timeout": ("connection", f"{where} didn't answer within {_SECONDS:g} seconds."),
     }.get(code, ("connection", f"{where} can't be connected to, or breaks off the connection."))  # fmt: skip
     return AcmeProblem(kind, detail, identifier=identifier)
