@@ -256,7 +256,12 @@ def world(settings: Settings) -> Iterator[World]:
             runner.run(_clean(services.db))
             yield World(runner, services, clock)
         finally:
-            runner.run(wiring.aclose(services))
+            try:
+                runner.run(wiring.aclose(services))
+            except BaseException:
+                # Its connections belong to this loop: one test's failure must not become everybody's.
+                _kept_database.cache_clear()
+                raise
 
 
 class Api:

@@ -1,5 +1,5 @@
-"""Revocation lists in an object storage: a server that checks every signature (AWS Signature Version 4, with botocore as
-the other side) and misbehaves on demand stands for S3."""
+"""Revocation lists in an object storage: a server that checks every signature (AWS Signature Version 4, with botocore
+as the other side) and misbehaves on demand stands for S3."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from certwright.rooms import authorities
 from certwright.rooms.authorities import StorageRequest
 from tests.conftest import Api, World
 
-SECRET = "wJalrXUtnFEMI/K7MDENG"  # noqa: S105  # a made-up one
+SECRET = "wJalrXUtnFEMI/K7MDENG"  # a made-up one
 
 
 @dataclass
@@ -188,7 +188,7 @@ def test_what_the_storage_refuses_is_shown_and_tried_again(
 
 
 def test_a_wrong_secret_is_refused_by_the_storage(world: World, ca: str, storage: S3) -> None:
-    shown = publish(world, ca, storage.request(secret_access_key="wrong"))  # noqa: S106  # made up
+    shown = publish(world, ca, storage.request(secret_access_key="wrong"))  # made up
 
     assert shown.problem is not None
     assert "SignatureDoesNotMatch" in shown.problem["message"]
