@@ -137,7 +137,7 @@ class OpenBao:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/v1/{path}", data, headers, method=method)  # noqa: S310  # ours
         try:
-            with urllib.request.urlopen(request, timeout=60, context=self._context) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=60, context=self._context) as answer:  # noqa: S310  # ours
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             raise DemoError(f"OpenBao: {method} {path}: {error.code} {error.read()[:300]!r}") from error

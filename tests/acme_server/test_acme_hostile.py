@@ -43,7 +43,7 @@ def signed(client: Client, url: str, payload: bytes, **header: Any) -> bytes:
 
 def beside(client: Client) -> Client:
     """Another account of the same directory."""
-    other = Client(client.world, SimpleNamespace(url=client.at("directory")), client.outside, client.app)  # type: ignore[arg-type]
+    other = Client(client.world, SimpleNamespace(url=client.at("directory")), client.outside, client.app)  # type: ignore[arg-type]  # its url will do
     return other.register()
 
 
@@ -291,7 +291,7 @@ def registration(client: Client, key: acme_server.NewEabKey) -> bytes:
 
 def test_a_key_for_one_account_binds_one_however_many_come_at_once(world: World, net: Outside) -> None:
     client, key = eab_client(world, net)
-    rivals = [Client(world, SimpleNamespace(url=client.at("directory")), net, client.app) for _ in range(4)]  # type: ignore[arg-type]
+    rivals = [Client(world, SimpleNamespace(url=client.at("directory")), net, client.app) for _ in range(4)]  # type: ignore[arg-type]  # its url will do
 
     answers = together(client, [(client.at("new-account"), registration(one, key)) for one in rivals])
 

@@ -131,7 +131,7 @@ async def supervise(settings: Settings, processes: int) -> None:
                     worker.start()
                     if not stopping.is_set():
                         await serve.greet(services, "all")
-                except BaseException:
+                except BaseException:  # a stop signal too: no child may outlive us
                     await _end(children)
                     raise
             try:

@@ -189,7 +189,8 @@ class Settings(BaseModel):
     @classmethod
     def _status_url(cls, value: str | None, info: ValidationInfo) -> str | None:
         address = info.data.get("status_listen")
-        if value is None and address is not None and host_and_port(address)[0] in ("0.0.0.0", "::"):  # noqa: S104
+        anywhere = ("0.0.0.0", "::")  # noqa: S104  # read, not bound
+        if value is None and address is not None and host_and_port(address)[0] in anywhere:
             raise ValueError(f"{address} is every address of this machine; say which one certificates shall name")
         return cls._url(value)
 

@@ -116,6 +116,7 @@ class Said:
         return rows[0] if rows else None
 
     def _make(self, db: Database) -> tuple[str, tuple[str, ...], Mapping[str, Any]]:
+        # Executable says nothing of compile(), which every statement has.
         compiled: Any = self._statement.compile(dialect=db.engine.dialect)  # type: ignore[attr-defined]
         self._made = (str(compiled), tuple(compiled.positiontup or ()), dict(compiled.params))
         return self._made

@@ -140,7 +140,7 @@ class _Connection:
             with address_of(path) as address:
                 await asyncio.get_running_loop().sock_connect(connecting, address)
             return cls(*await asyncio.open_unix_connection(sock=connecting))
-        except BaseException:
+        except BaseException:  # a cancelled wait too: the socket is nobody's yet
             connecting.close()
             raise
 

@@ -120,7 +120,7 @@ class SigningServer:
             if self._group is not None:
                 os.chown(path, -1, self._group)
                 path.chmod(0o660)
-        except BaseException:
+        except BaseException:  # whatever ended it: the socket is nobody's yet
             listener.close()
             raise
         return listener
