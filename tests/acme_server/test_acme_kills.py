@@ -1,17 +1,17 @@
 """The ACME server with a process that dies, a database that goes away, and a rival that is asked the same at once.
 
-A client registers with a key for one account, orders, shows control, finalizes, fetches, revokes. At each moment (see
-tests/flows/stage) the process dies or its connections end; the client then does what RFC 8555 lets it do: it knows its
-keys and the addresses it was told, and says again what nobody answered. Afterwards there is one account, the key for
-binding is used by it, one order has become one certificate, that is revoked and in the list, and the audit log tells
-each of it once.
+A client registers with a key for one account, orders, shows control, finalizes, fetches, renews, revokes: see
+`subscriber`. At each moment (see tests/flows/stage) the process dies or its connections end. Afterwards there is one
+account, the key for binding is used by it, one order has become one certificate and another the one that replaces it,
+the first is revoked and in the list, and the audit log tells each of it once. With real processes and SIGKILL it is in
+test_acme_sigkill.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,18 +19,16 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.responses import Response
 
-from certwright.acme import jose
-from certwright.acme.challenges import dns_value, key_authorization
-from certwright.acme.jose import b64url, from_b64url
+from certwright.acme.challenges import dns_value
+from certwright.acme.renewal import certificate_id
 from certwright.entry.acme import AcmeDoor
 from certwright.kernel.problems import Unavailable
 from certwright.rooms import acme_server, authorities
 from certwright.rooms.acme_server import DirectoryRequest, Prover
-from tests.acme_server.support import JOSE, csr
+from tests.acme_server.subscriber import NoAnswer, Subscriber
 from tests.conftest import database_for
 from tests.flows.promises import check_audit, check_rest, take_notes
 from tests.flows.stage import Death, Fate, Process, Stage
@@ -39,120 +37,29 @@ from tests.flows.test_every_operation import THOROUGH
 _MOST_MOMENTS = 200
 
 
-class NoAnswer(Exception):
-    """The server couldn't answer; the client comes again later."""
-
-
 @dataclass
-class Subscriber:
-    """What one client keeps on its disk: its keys, its key for binding, and what it was told."""
+class InProcess:
+    """The outside of a stage, and a process on it whose looks are waited for."""
 
     stage: Stage
-    base: str
-    key_id: str
-    secret: str
-    names: tuple[str, ...]
-    kinds: tuple[str, ...] = ("http-01",)
-    key: Any = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
-    request: str = ""
-    kid: str | None = None
-    order: str | None = None
-    leaf: x509.Certificate | None = None
-    revoked: bool = False
-    nonce: str | None = None
-    said: list[str] = field(default_factory=list)
+    process: Process
 
-    def __post_init__(self) -> None:
-        self.request = csr(*self.names)
+    def publish(self, kind: str, name: str, token: str, said: str) -> None:
+        if kind == "http-01":
+            self.stage.files[name, f"/.well-known/acme-challenge/{token}"] = said.encode()
+        else:
+            self.stage.records[f"_acme-challenge.{name}", "TXT"] = [dns_value(said)]
 
-    async def post(self, http: Any, url: str, payload: Any, *, by_key: bool = False) -> Any:
-        for _ in range(3):
-            if self.nonce is None:
-                self.nonce = (await http.head(f"{self.base}/new-nonce")).headers.get("replay-nonce")
-                if self.nonce is None:
-                    raise NoAnswer
-            nonce, self.nonce = self.nonce, None
-            body = jose.signed_request(payload, url=url, nonce=nonce, key=self.key, kid=None if by_key else self.kid)
-            answer = await http.post(url, content=body, headers={"content-type": JOSE})
-            self.nonce = answer.headers.get("replay-nonce")
-            if b":badNonce" not in answer.content:
-                break
-        if answer.status_code == 503:
-            assert answer.headers["retry-after"]
-            raise NoAnswer
-        self.said.append(f"{url.removeprefix(self.base)} {answer.status_code} {answer.text[:300]}")
-        return answer
+    async def passing(self, look: int) -> None:
+        await self.process.services.port(Prover).idle()
+        if look:
+            # It was begun by a process that died: the worker looks, once it is sure of that.
+            await self.process.work(2)
 
-    async def ask(self, http: Any, url: str) -> Any:
-        answer = await self.post(http, url, None)
-        assert answer.status_code == 200, self.said
-        return answer.json()
 
-    # --- what is still missing ----------------------------------------------------------------------------------------
-
-    async def go_on(self, process: Process) -> None:
-        async with door(process) as http:
-            await self._register(http)
-            if self.leaf is None:
-                await self._obtain(process, http)
-            await self._revoke(http)
-
-    async def _register(self, http: Any) -> None:
-        if self.kid is not None:
-            return
-        url = f"{self.base}/new-account"
-        binding = jose.external_account_binding(self.key, url=url, kid=self.key_id, mac_key=from_b64url(self.secret))
-        answer = await self.post(http, url, {"externalAccountBinding": binding}, by_key=True)
-        assert answer.status_code in (200, 201), self.said
-        self.kid = answer.headers["location"]
-
-    async def _obtain(self, process: Process, http: Any) -> None:
-        if self.order is None:
-            identifiers = [{"type": "dns", "value": name} for name in self.names]
-            answer = await self.post(http, f"{self.base}/new-order", {"identifiers": identifiers})
-            assert answer.status_code == 201, self.said
-            self.order = answer.headers["location"]
-        order = await self.ask(http, self.order)
-        for url, kind in zip(order["authorizations"], self.kinds, strict=True):
-            await self._show(process, http, url, kind)
-        order = await self.ask(http, self.order)
-        if order["status"] == "ready":
-            answer = await self.post(http, order["finalize"], {"csr": self.request})
-            assert answer.status_code == 200, self.said
-            order = answer.json()
-        assert order["status"] == "valid", self.said
-        answer = await self.post(http, order["certificate"], None)
-        assert answer.status_code == 200, self.said
-        self.leaf = x509.load_pem_x509_certificates(answer.content)[0]
-
-    async def _show(self, process: Process, http: Any, url: str, kind: str) -> None:
-        for _ in range(10):
-            proof = await self.ask(http, url)
-            if proof["status"] == "valid":
-                return
-            assert proof["status"] == "pending", self.said
-            challenge = next(one for one in proof["challenges"] if one["type"] == kind)
-            said = key_authorization(challenge["token"], self.key)
-            name = proof["identifier"]["value"]
-            if kind == "http-01":
-                self.stage.files[name, f"/.well-known/acme-challenge/{challenge['token']}"] = said.encode()
-            else:
-                self.stage.records[f"_acme-challenge.{name}", "TXT"] = [dns_value(said)]
-            await self.post(http, challenge["url"], {})
-            await process.services.port(Prover).idle()
-            if (await self.ask(http, url))["status"] == "pending":
-                # It was begun by a process that died: the worker looks, once it is sure of that.
-                await process.work(2)
-        pytest.fail(f"nobody looks: {self.said}")
-
-    async def _revoke(self, http: Any) -> None:
-        if self.revoked:
-            return
-        assert self.leaf is not None
-        payload = {"certificate": b64url(self.leaf.public_bytes(Encoding.DER)), "reason": 4}
-        answer = await self.post(http, f"{self.base}/revoke-cert", payload)
-        assert answer.status_code == 200 or b":alreadyRevoked" in answer.content, self.said
-        self.revoked = True
+async def go_on(client: Subscriber, stage: Stage, process: Process) -> None:
+    async with door(process) as http:
+        await client.go_on(http, InProcess(stage, process))
 
 
 @asynccontextmanager
@@ -188,12 +95,11 @@ async def opened(stage: Stage, names: tuple[str, ...], kinds: tuple[str, ...]) -
     )
     key = await acme_server.create_eab_key(services, stage.actor, directory.id, name="shop")
     base = directory.url.removesuffix("/directory")
-    return Subscriber(stage, base, key.key.id, key.secret, names, kinds)
+    return Subscriber(base, key.key.id, key.secret, names, kinds)
 
 
 async def check(stage: Stage, client: Subscriber, where: str) -> None:
-    assert client.leaf is not None
-    assert client.revoked
+    assert client.is_content
     slug = urlsplit(client.base).path.rpartition("/")[2]
     (account,) = await stage.rows(
         "SELECT a.id, a.eab_key_id, e.used_at FROM acme_accounts a JOIN acme_directories d ON d.id = a.directory_id "
@@ -202,30 +108,37 @@ async def check(stage: Stage, client: Subscriber, where: str) -> None:
     assert client.kid is not None
     assert (account.id, account.eab_key_id) == (client.kid.rpartition("/")[2], client.key_id), where
     assert account.used_at is not None, where
-    # Orders nobody heard of wait until their time is over; one has become a certificate, and that is the client's.
+    # Orders nobody heard of wait until their time is over; two have become certificates, and those are the client's.
     orders = await stage.rows(
-        "SELECT o.id, o.status, i.id AS issued, i.serial, i.revoked_at, i.revocation_reason FROM acme_orders o "
-        "LEFT JOIN issued_certificates i ON i.reference = o.id WHERE o.acme_account_id = :id ORDER BY o.id",
-        id=account.id,
+        "SELECT o.id, o.status, o.replaces, i.id AS issued, i.serial, i.authority_id, i.revocation_reason "
+        "FROM acme_orders o LEFT JOIN issued_certificates i ON i.reference = o.id WHERE o.acme_account_id = :id "
+        "ORDER BY o.id", id=account.id,
     )  # fmt: skip
-    assert [row.status for row in orders if row.issued is not None] == ["valid"], f"{where}: {orders}"
+    fulfilled = [row for row in orders if row.issued is not None]
+    assert [row.status for row in fulfilled] == ["valid", "valid"], f"{where}: {orders}"
     assert {row.status for row in orders if row.issued is None} <= {"pending"}, f"{where}: {orders}"
-    (issued,) = [row for row in orders if row.issued is not None]
-    assert client.order is not None
-    assert issued.id == client.order.rpartition("/")[2], where
-    assert int(issued.serial, 16) == client.leaf.serial_number, where
-    assert issued.revocation_reason == "superseded", where
-    (ca,) = await stage.rows("SELECT authority_id AS id FROM issued_certificates WHERE id = :id", id=issued.issued)
-    newest = x509.load_der_x509_crl((await authorities.newest_crl(stage.main.services, ca.id)).der)
-    assert newest.get_revoked_certificate_by_serial_number(client.leaf.serial_number) is not None, where
+    for row, wanted in zip(fulfilled, client.wanted, strict=True):
+        assert wanted.order is not None
+        assert row.id == wanted.order.rpartition("/")[2], where
+        assert int(row.serial, 16) == wanted.leaf.serial_number, where
+    first, second = (wanted.leaf for wanted in client.wanted)
+    replacing = [(row.id, row.replaces) for row in orders if row.replaces is not None]
+    assert replacing == [(fulfilled[1].id, certificate_id(first.public_bytes(Encoding.DER)))], f"{where}: {orders}"
+    assert [row.revocation_reason for row in fulfilled] == ["superseded", None], where
+    newest = await authorities.newest_crl(stage.main.services, fulfilled[0].authority_id)
+    crl = x509.load_der_x509_crl(newest.der)
+    assert crl.get_revoked_certificate_by_serial_number(first.serial_number) is not None, where
+    assert crl.get_revoked_certificate_by_serial_number(second.serial_number) is None, where
     told = await stage.rows(
         "SELECT action, count(*) AS n FROM audit_events WHERE action IN "
         "('ccm:acme:register', 'ccm:cert:issue', 'ccm:cert:revoke') AND actor_name = :who GROUP BY action",
         who=f"ACME account {account.id}",
     )  # fmt: skip
     assert {row.action: row.n for row in told} == {
-        "ccm:acme:register": 1, "ccm:cert:issue": 1, "ccm:cert:revoke": 1
+        "ccm:acme:register": 1, "ccm:cert:issue": 2, "ccm:cert:revoke": 1
     }, where  # fmt: skip
+    async with door(stage.main) as http:
+        await client.still_true(http)
     await check_audit(stage, where)
     await check_rest(stage, where)
 
@@ -250,7 +163,7 @@ def test_a_process_that_dies_at_every_moment_in_turn_is_followed_by_one_that_goe
         for _ in range(_MOST_MOMENTS):
             process, deaths = await stage.start(strike), len(met)
             try:
-                await client.go_on(process)
+                await go_on(client, stage, process)
                 await process.work()
                 break
             except Death:
@@ -284,12 +197,12 @@ def test_a_process_that_dies_at_one_moment_is_followed_by_one_that_goes_on(stage
         process = await stage.start(strike)
         try:
             with suppress(Death):
-                await client.go_on(process)
+                await go_on(client, stage, process)
                 await process.work()
         finally:
             await buried(process)
         stage.clock.move(stage.main.services.jobs.lease + timedelta(seconds=1))
-        await client.go_on(stage.main)
+        await go_on(client, stage, stage.main)
         await stage.main.work()
         await check(stage, client, f"{name}, killed {died or 'nowhere'}")
         return bool(died)
@@ -311,7 +224,7 @@ def test_a_process_whose_connections_are_ended_at_every_moment_in_turn_goes_on(s
         process = await stage.start(strike)
         for _ in range(_MOST_MOMENTS):
             try:
-                await client.go_on(process)
+                await go_on(client, stage, process)
                 await process.work()
                 break
             except (NoAnswer, Unavailable):

@@ -61,7 +61,7 @@ class Killer:
 def watch_commits(db: Database, killer: Killer) -> None:
     """A moment just before, or just after, every commit of a transaction that wrote something, and around every
     statement that commits by itself."""
-    begin, single = db.begin, db.single
+    begin, single, fetch = db.begin, db.single, db.fetch
     before, after = killer.when in ("before", "in turn"), killer.when in ("after", "in turn")
 
     @asynccontextmanager
@@ -83,7 +83,15 @@ def watch_commits(db: Database, killer: Killer) -> None:
         if after:
             killer.moment("after")
 
-    db.read, db.begin, db.single = single, counted, at_once  # type: ignore[method-assign]
+    async def fetched(sql: str, arguments: Sequence[Any]) -> Any:
+        if before:
+            killer.moment("before")
+        found = await fetch(sql, arguments)
+        if after:
+            killer.moment("after")
+        return found
+
+    db.read, db.begin, db.single, db.fetch = single, counted, at_once, fetched  # type: ignore[method-assign]
 
 
 def watch_files(killer: Killer) -> None:

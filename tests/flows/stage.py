@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -131,7 +131,7 @@ def place() -> str:
 def watch_commits(db: Database, fate: Fate) -> None:
     """A moment before and one after each commit of a transaction that wrote something, and around each statement that
     commits by itself."""
-    begin, single = db.begin, db.single
+    begin, single, fetch = db.begin, db.single, db.fetch
 
     @asynccontextmanager
     async def counted() -> AsyncIterator[Tx]:
@@ -161,7 +161,13 @@ def watch_commits(db: Database, fate: Fate) -> None:
             yield tx
         await fate.moment("after a statement of its own")
 
-    db.begin, db.read, db.single = counted, living, at_once  # type: ignore[method-assign]
+    async def fetched(sql: str, arguments: Sequence[Any]) -> Any:
+        await fate.moment("before a statement of its own")
+        found = await fetch(sql, arguments)
+        await fate.moment("after a statement of its own")
+        return found
+
+    db.begin, db.read, db.single, db.fetch = counted, living, at_once, fetched  # type: ignore[method-assign]
 
 
 # --- outside ---------------------------------------------------------------------------------------------------------

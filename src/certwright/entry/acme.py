@@ -6,6 +6,7 @@ each of them should cost little.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import orjson
@@ -126,12 +127,15 @@ class AcmeDoor:
         async def ask(by: Signed = Signed.BY_ACCOUNT) -> Asked:
             return await protocol.ask(services, served, url, body, by=by)
 
+        async def at_once(resource: Callable[..., Awaitable[Reply]], *which: str) -> Reply:
+            return await protocol.answer_at_once(services, served, url, body, resource, *which)
+
         match parts:
             case ("new-account",):
                 self._allow_registration(served, request)
                 return await protocol.new_account(services, await ask(Signed.BY_KEY))
             case ("new-order",):
-                return await protocol.new_order(services, await ask())
+                return await at_once(protocol.new_order)
             case ("revoke-cert",):
                 return await protocol.revoke(services, await ask(Signed.BY_EITHER))
             case ("key-change",):
@@ -142,15 +146,15 @@ class AcmeDoor:
                 cursor = request.query_params.get("cursor")
                 return await protocol.orders(services, await ask(), account_id, cursor)
             case ("order", order_id):
-                return await protocol.order(services, await ask(), order_id)
+                return await at_once(protocol.order, order_id)
             case ("order", order_id, "finalize"):
-                return await protocol.finalize(services, await ask(), order_id)
+                return await at_once(protocol.finalize, order_id)
             case ("cert", order_id):
-                return await protocol.certificate(services, await ask(), order_id)
+                return await at_once(protocol.certificate, order_id)
             case ("authz", authorization_id):
-                return await protocol.authorization(services, await ask(), authorization_id)
+                return await at_once(protocol.authorization, authorization_id)
             case ("challenge", authorization_id, challenge):
-                return await protocol.challenge(services, await ask(), authorization_id, challenge)
+                return await at_once(protocol.challenge, authorization_id, challenge)
             case _:
                 raise _nothing_here()
 

@@ -114,6 +114,7 @@ def _plugs(services: Services) -> dict[type, Any]:
     plugs: dict[type, Any] = {
         acme_server.Nonces: acme_server.Nonces(services),
         acme_server.KnownDirectories: acme_server.KnownDirectories(services),
+        acme_server.KnownClients: acme_server.KnownClients(),
         acme_server.Prover: acme_server.Prover(services),
         authorities.ObjectStorage: S3Storage(),
         authorities.StatusAnswers: authorities.StatusAnswers(services),

@@ -6,6 +6,7 @@ makes that mistake loud instead of slow.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ import asyncpg
 import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from certwright.kernel.problems import Invalid, Unavailable
@@ -80,6 +81,15 @@ def assert_no_transaction() -> None:
 _NO_SERVICE = ("53", "57P", "08")
 # All that the product says to the database in daily work; asyncpg's own 100 would make it prepare some again and again.
 _PREPARED = 400
+# Seconds for a connection to be made, or to become free.
+_PATIENCE = 10
+# More statements than these a process has hardly ever under way at once: each takes a fraction of a millisecond.
+_STRAIGHT = 4
+_SERVER_SETTINGS = {"application_name": "certwright", "timezone": "UTC"}
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def unnested(name: str, **columns: tuple[sa.types.TypeEngine[Any], Sequence[Any]]) -> Any:
@@ -98,7 +108,7 @@ def is_one_of(column: sa.ColumnElement[str], values: Sequence[str]) -> sa.Column
 
 class Said:
     """A statement said many times a second outside transactions: compiled once and handed to asyncpg as it is, which
-    costs half of what SQLAlchemy's way costs. Its parameters are `sa.bindparam`s; rows come as plain objects."""
+    costs a fifth of what SQLAlchemy's way costs. Its parameters are `sa.bindparam`s; rows come as plain objects."""
 
     def __init__(self, statement: sa.sql.expression.Executable) -> None:
         self._statement = statement
@@ -122,6 +132,74 @@ class Said:
         return self._made
 
 
+class _Straight:
+    """A few connections for single statements, without SQLAlchemy: the one used last is used next."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._turns = asyncio.Semaphore(_STRAIGHT)
+        self._idle: list[asyncpg.Connection[Any]] = []
+
+    async def fetch(self, sql: str, arguments: Sequence[Any]) -> list[Any]:
+        """Raises Unavailable, and asyncpg's errors for what the statement does."""
+        try:
+            if self._turns.locked():
+                async with asyncio.timeout(_PATIENCE):
+                    await self._turns.acquire()
+            else:
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise _unavailable(error) from error
+        try:
+            return await self._fetch(sql, arguments)
+        finally:
+            self._turns.release()
+
+    async def _fetch(self, sql: str, arguments: Sequence[Any]) -> list[Any]:
+        connection, healthy = None, False
+        try:
+            connection = await self._connection()
+            found: list[Any] = await connection.fetch(sql, *arguments)
+            healthy = True
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+                healthy = True
+                # The same for callers as in a transaction.
+                raise IntegrityError(sql, None, error, hide_parameters=True) from error
+            sqlstate = getattr(error, "sqlstate", None) or ""
+            healthy = connection is not None and not connection.is_closed() and not sqlstate.startswith(_NO_SERVICE)
+            if healthy:
+                raise
+            raise _unavailable(error) from error
+        # asyncpg is in a muddle where the server's farewell has come, and the end of the connection hasn't.
+        except (asyncpg.InternalClientError, OSError, TimeoutError) as error:
+            raise _unavailable(error) from error
+        finally:
+            # One that was left in the middle of an answer, by whatever, is of no more use.
+            if connection is not None and healthy:
+                self._idle.append(connection)
+            elif connection is not None:
+                connection.terminate()
+        return found
+
+    async def _connection(self) -> asyncpg.Connection[Any]:
+        while self._idle:
+            if not (connection := self._idle.pop()).is_closed():
+                return connection
+        connection = await asyncpg.connect(
+            self._dsn, timeout=_PATIENCE, server_settings=_SERVER_SETTINGS, statement_cache_size=_PREPARED
+        )
+        for kind in ("json", "jsonb"):
+            await connection.set_type_codec(
+                kind, schema="pg_catalog", encoder=_to_json, decoder=orjson.loads, format="text"
+            )
+        return connection
+
+    async def close(self) -> None:
+        while self._idle:
+            await self._idle.pop().close()
+
+
 class Database:
     """The pool and the two ways to use it. URL: `postgresql://…` as asyncpg understands it."""
 
@@ -137,21 +215,22 @@ class Database:
             urlunsplit(split._replace(scheme="postgresql+asyncpg")),
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=10,
+            pool_timeout=_PATIENCE,
             pool_pre_ping=False,
             # The connections used last know the statements already; the others are for the rush hour.
             pool_use_lifo=True,
-            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_serializer=_to_json,
             json_deserializer=orjson.loads,
             connect_args={
-                "server_settings": {"application_name": "certwright", "timezone": "UTC"},
-                "timeout": 10,
+                "server_settings": _SERVER_SETTINGS,
+                "timeout": _PATIENCE,
                 "prepared_statement_cache_size": _PREPARED,
             },
             hide_parameters=True,
         )
         # The same pool, without BEGIN and COMMIT.
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._straight = _Straight(self.dsn)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Tx]:
@@ -187,20 +266,12 @@ class Database:
 
     async def fetch(self, sql: str, arguments: Sequence[Any]) -> Sequence[Mapping[str, Any]]:
         """The rows of one statement in PostgreSQL's own words ($1, $2 …), a transaction by itself; for `Said`."""
-        async with self.single() as tx:
-            raw: Any = (await tx.get_raw_connection()).driver_connection
-            try:
-                return list(await raw.fetch(sql, *arguments))
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-                sqlstate = getattr(error, "sqlstate", None) or ""
-                # asyncpg is in a muddle where the server's farewell has come, and the end of the connection hasn't.
-                muddled = isinstance(error, asyncpg.InternalClientError)
-                if muddled or raw.is_closed() or sqlstate.startswith(_NO_SERVICE):
-                    await tx.invalidate()
-                    raise _unavailable(error) from error
-                raise
+        return await self._straight.fetch(sql, arguments)
 
     async def close(self) -> None:
+        await self._straight.close()
+        # As new, like the engine's pool is: whatever loop comes next.
+        self._straight = _Straight(self.dsn)
         await self.engine.dispose()
 
     async def connect_raw(self) -> asyncpg.Connection[Any]:

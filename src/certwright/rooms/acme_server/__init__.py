@@ -24,7 +24,7 @@ from certwright.rooms.acme_server.manage import (
 )
 from certwright.rooms.acme_server.nonces import Nonces
 from certwright.rooms.acme_server.proofs import Prover
-from certwright.rooms.acme_server.store import KnownDirectories, directory_url
+from certwright.rooms.acme_server.store import KnownClients, KnownDirectories, directory_url
 from certwright.rooms.acme_server.tables import acme_authorizations, acme_eab_keys
 from certwright.rooms.acme_server.words import (
     CHALLENGES,
@@ -52,6 +52,7 @@ __all__ = [
     "AuthorizationState",
     "DirectoryRequest",
     "EabKey",
+    "KnownClients",
     "KnownDirectories",
     "NewEabKey",
     "Nonces",

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,6 +33,7 @@ from certwright.platform.services import Services
 from certwright.rooms import validation
 from certwright.rooms.acme_server import rules, store
 from certwright.rooms.acme_server.tables import acme_authorizations
+from certwright.rooms.acme_server.words import Client
 from certwright.rooms.validation import Delegation, DnsRecord
 
 log = structlog.get_logger(__name__)
@@ -61,6 +63,11 @@ class Turns:
         self._each: dict[str, asyncio.Semaphore] = {}
         self._users: Counter[str] = Counter()
 
+    def is_free(self, acme_account_id: str) -> bool:
+        """Whether an account's turn comes at once."""
+        mine = self._each.get(acme_account_id)
+        return not self._all.locked() and (mine is None or not mine.locked())
+
     @asynccontextmanager
     async def one_for(self, acme_account_id: str, *, patience: float | None = None) -> AsyncIterator[bool]:
         """True when it is this account's turn; False where that doesn't come within `patience` seconds."""
@@ -88,30 +95,36 @@ class Prover:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
         self._turns = Turns(_AT_ONCE, _OF_ONE)
         self.at_work = Turns(_AT_ONCE_AT_WORK, _OF_ONE_AT_WORK)
 
-    def begin(self, authorization_id: str, acme_account_id: str) -> None:
-        task = asyncio.create_task(self._prove(authorization_id, acme_account_id), name=f"acme {authorization_id}")
-        self._tasks[authorization_id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(authorization_id, None))
+    def begin(self, begun: Any, client: Client) -> None:
+        """`begun` is the row of an authorization whose challenge was begun just now."""
+        task = asyncio.create_task(self._prove(begun, client), name=f"acme {begun.id}")
+        self._tasks[begun.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(begun.id, None))
 
-    async def _prove(self, authorization_id: str, acme_account_id: str) -> None:
-        async with self._turns.one_for(acme_account_id):
+    async def _prove(self, begun: Any, client: Client) -> Any:
+        # It needn't be read again, unless it has to wait for its turn.
+        row = SimpleNamespace(**vars(begun) | {"jwk": client.jwk}) if self._turns.is_free(client.id) else None
+        async with self._turns.one_for(client.id):
             try:
-                row = await store.to_prove(self._services.db, authorization_id)
-                if row is not None:
-                    await _look_and_record(self._services, row)
+                row = row or await store.to_prove(self._services.db, begun.id)
+                return None if row is None else (await _look_and_record(self._services, row))[1]
             except Problem as problem:
                 # The row is still due: the worker's step tries again.
-                log.warning("a challenge couldn't be looked at", code=problem.code, object_id=authorization_id)
+                log.warning("a challenge couldn't be looked at", code=problem.code, object_id=begun.id)
+                return None
 
-    async def wait(self, authorization_id: str, seconds: float) -> None:
-        """Until what was begun here for an authorization is over, but at most so long."""
+    async def wait(self, authorization_id: str, seconds: float) -> Any:
+        """Until what was begun here for an authorization is over, but at most so long; its row as it is then, where
+        that is known."""
         task = self._tasks.get(authorization_id)
-        if task is not None:
-            await asyncio.wait({task}, timeout=seconds)
+        if task is None:
+            return None
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        return task.result() if done else None
 
     async def idle(self) -> None:
         """Until nothing begun here is under way."""
@@ -125,21 +138,20 @@ async def step(services: Services, authorization_id: str) -> Next:
     if row is None:
         return None
     async with services.port(Prover).at_work.one_for(row.acme_account_id, patience=_PATIENCE) as is_its_turn:
-        return await _look_and_record(services, row) if is_its_turn else _COME_AGAIN
+        return (await _look_and_record(services, row))[0] if is_its_turn else _COME_AGAIN
 
 
-async def _look_and_record(services: Services, row: Any) -> Next:
+async def _look_and_record(services: Services, row: Any) -> tuple[Next, Any]:
     """Looks at the challenge of an authorization (a row of `store.to_prove`) and records what was seen. Answers when to
-    look again."""
+    look again, and the row as it is now where that is known."""
     if row.expires_at <= services.clock.now():
-        return None
+        return None, None
     authorization_id = row.id
     authorization = f"{row.token}.{thumbprint(row.jwk)}"
     problem = await look(services, row.challenge, row.value, row.token, authorization)
     now = services.clock.now()
     if problem is None:
-        await store.proven(services.db, authorization_id, now=now, until=now + rules.PROOF_LIFE)
-        return None
+        return None, await store.proven(services.db, authorization_id, now=now, until=now + rules.PROOF_LIFE)
     z = acme_authorizations.c
     again = rules.next_look(row.challenge, row.looks + 1, problem)
     async with services.db.begin() as tx:
@@ -155,7 +167,7 @@ async def _look_and_record(services: Services, row: Any) -> Next:
         )
         if changed.rowcount and again is None:
             await store.fail_orders(tx, row.acme_account_id, authorization_id, problem.document())
-    return again
+    return again, None
 
 
 # --- the three kinds --------------------------------------------------------------------------------------------------

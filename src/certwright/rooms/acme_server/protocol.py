@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,6 +38,7 @@ from certwright.acme.requests import (
 )
 from certwright.kernel.actor import Actor, system_actor
 from certwright.kernel.ids import new_id
+from certwright.kernel.problems import Problem, Unavailable
 from certwright.platform.db import Tx, is_one_of
 from certwright.platform.services import Services
 from certwright.rooms import audit, authorities
@@ -45,13 +46,14 @@ from certwright.rooms.acme_server import documents, rules, store
 from certwright.rooms.acme_server.documents import Places
 from certwright.rooms.acme_server.nonces import Nonces, bad_nonce
 from certwright.rooms.acme_server.proofs import Prover
+from certwright.rooms.acme_server.store import KnownClients
 from certwright.rooms.acme_server.tables import (
     acme_accounts,
     acme_authorizations,
     acme_eab_keys,
     acme_orders,
 )
-from certwright.rooms.acme_server.words import AuthorizationState, Client, OrderState, Reply, Served
+from certwright.rooms.acme_server.words import AuthorizationState, Client, OrderState, Reply, Served, Ticket
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +72,8 @@ class Signed(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request whose signature was verified. `client` is None only where it carried its key (newAccount)."""
+    """A request whose signature was verified. `client` is None only where it carried its key (newAccount). With a
+    `ticket` its nonce isn't used up yet: that is a part of the statement that answers it (see `answer_at_once`)."""
 
     served: Served
     places: Places
@@ -78,11 +81,17 @@ class Asked:
     client: Client | None
     payload: Mapping[str, Any] | None
     now: datetime
+    ticket: Ticket | None = None
 
     @property
     def known(self) -> Client:
         assert self.client is not None, "only requests with an account get here"
         return self.client
+
+    @property
+    def nonce(self) -> Ticket:
+        assert self.ticket is not None, "only what was asked at once gets here"
+        return self.ticket
 
 
 def secret_context(key_id: str) -> str:
@@ -110,16 +119,60 @@ async def ask(services: Services, served: Served, url: str, body: bytes, *, by: 
     now = services.clock.now()
     if request.jwk is not None:
         verify(request, account_key(request.jwk))
-        client = None if row is None else store.client_of(row)
+        client = None if row is None else store.client_of(store.still_there(row))
     else:
-        if row is None:
-            raise AcmeProblem("accountDoesNotExist", "There is no such account here; register again.")
-        client = store.client_of(row)
-        verify(request, _key_of(orjson.dumps(client.jwk)))
-    if row is not None and row.deactivated_at is not None:
-        raise AcmeProblem("unauthorized", "The account was " + ("revoked" if row.revoked else "deactivated")
-                          + "; register with another key.")  # fmt: skip
+        client = _verified(request, row)
     return Asked(served, places, request, client, request.payload, now)
+
+
+def _verified(request: SignedRequest, row: Any) -> Client:
+    """The account that signed. Raises AcmeProblem."""
+    if row is None:
+        return store.client_of(store.still_there(row))
+    client = store.client_of(row)
+    verify(request, _key_of(orjson.dumps(client.jwk)))
+    store.still_there(row)
+    return client
+
+
+async def answer_at_once(
+    services: Services, served: Served, url: str, body: bytes, resource: Callable[..., Awaitable[Reply]], *which: str
+) -> Reply:
+    """The same for the requests each certificate takes, and their answer. The signature is verified with what is known
+    of the account; the statement that answers uses up the nonce and sees whether that still holds, so there is one
+    statement a request. `resource` is a function of this module that works with a ticket."""
+    request = read_request(body)
+    if request.jwk is not None:
+        raise malformed("This request must name its account (kid).")
+    _same_place(request, url)
+    places = Places(store.directory_url(services, served.slug))
+    client_id = _account_id(request, places)
+    nonces, clients = services.port(Nonces), services.port(KnownClients)
+    nonce = await nonces.check(request.nonce)
+    client = clients.get(served.id, client_id)
+    if client is None or not _signed_by(client, request):
+        client = _verified(request, await _use_nonce(services, served, request, places))
+        clients.keep(served.id, client)
+        # The request's own was used to look the account up; the statement to come takes one of ours.
+        nonce = await nonces.check(await nonces.fresh())
+    ticket = Ticket(*nonce, served.id, client, services.clock.now())
+    try:
+        return await resource(
+            services, Asked(served, places, request, client, request.payload, ticket.now, ticket), *which
+        )
+    except (AcmeProblem, Problem) as problem:
+        # Refused before it came to the statement: a nonce that was seen is used all the same (section 6.5).
+        if not isinstance(problem, Unavailable):
+            await store.spend(services, ticket)
+        raise
+
+
+def _signed_by(client: Client, request: SignedRequest) -> bool:
+    try:
+        verify(request, _key_of(orjson.dumps(client.jwk)))
+    except AcmeProblem:
+        return False
+    return True
 
 
 def _same_place(request: SignedRequest, url: str) -> None:
@@ -387,8 +440,13 @@ async def new_order(services: Services, asked: Asked) -> Reply:
         raise malformed("The member replaces must name a certificate as RFC 9773 section 4.1 says.")
     _judge_allowed(asked, client, names)
     if replaces is None and not asked.served.policed:
-        row, state = await _take_order(None, services, asked, client, names, profile, None)
+        try:
+            row, state = await _take_order(None, services, asked, client, names, profile, None)
+        except IntegrityError:
+            # The service was deleted in this very moment, its accounts with it.
+            raise store.no_such_account() from None
         return Reply(documents.order(row, state, asked.places), status=201, location=asked.places.at("order", row.id))
+    await store.use_up(services, asked.nonce)
     try:
         async with services.db.begin() as tx:
             row, state = await _take_order(tx, services, asked, client, names, profile, replaces)
@@ -397,7 +455,8 @@ async def new_order(services: Services, asked: Asked) -> Reply:
         same = await _same_order(services, asked, names, profile, str(replaces))
         if same is None:
             raise AcmeProblem("alreadyReplaced", "Another order replaces this certificate.") from None
-        return await _order_reply(services, asked, same, status=201)
+        async with services.db.read() as tx:
+            return _order_reply(asked, await store.order_with_proofs(tx, client.id, same), status=201)
     return Reply(documents.order(row, state, asked.places), status=201, location=asked.places.at("order", row.id))
 
 
@@ -432,7 +491,7 @@ async def _take_order(
         "expires_at": expires,
     }  # fmt: skip
     most, failed = rules.MOST_OPEN_ORDERS, rules.MOST_FAILED_ORDERS
-    if not await store.insert_order(services.db, tx, order, fresh, now=asked.now, most=most, failed=failed):
+    if not await store.insert_order(services, asked.nonce, tx, order, fresh, most=most, failed=failed):
         raise AcmeProblem("rateLimited", f"{most} orders of this account wait to be finalized, or {failed} failed "
                           "within the hour; finish those, or see why they fail.", retry_after=3600)  # fmt: skip
     state = OrderState.PENDING if fresh else OrderState.READY
@@ -508,9 +567,7 @@ async def _same_order(
         return await tx.scalar(query)
 
 
-async def _order_reply(services: Services, asked: Asked, order_id: str, *, status: int = 200) -> Reply:
-    async with services.db.read() as tx:
-        found = await store.order_with_proofs(tx, asked.known.id, order_id)
+def _order_reply(asked: Asked, found: tuple[Any, list[Any]] | None, *, status: int = 200) -> Reply:
     if found is None:
         raise _not_found("order")
     row, proofs = found
@@ -519,13 +576,13 @@ async def _order_reply(services: Services, asked: Asked, order_id: str, *, statu
     )
     error = next((proof.z_error for proof in proofs if proof.z_error is not None), None)
     return Reply(documents.order(row, state, asked.places, error), status=status,
-                 location=asked.places.at("order", order_id),
+                 location=asked.places.at("order", row.id),
                  retry_after=1 if state is OrderState.PENDING and status == 200 else None)  # fmt: skip
 
 
 async def order(services: Services, asked: Asked, order_id: str) -> Reply:
     _reading(asked)
-    return await _order_reply(services, asked, order_id)
+    return _order_reply(asked, await store.order_at_once(services, asked.nonce, order_id))
 
 
 async def finalize(services: Services, asked: Asked, order_id: str) -> Reply:
@@ -534,43 +591,61 @@ async def finalize(services: Services, asked: Asked, order_id: str) -> Reply:
     csr = payload.get("csr")
     if not isinstance(csr, str):
         raise AcmeProblem("badCSR", "The payload has no csr.")
-    async with services.db.begin() as tx:
-        found = await store.order_with_proofs(tx, client.id, order_id, lock=True)
-        if found is None:
-            raise _not_found("order")
-        row, proofs = found
-        state = rules.order_state(row.status, row.expires_at, store.proof_facts(proofs), asked.now,
-                                  promised=len(row.authorization_ids))  # fmt: skip
-        if state is not OrderState.READY:
-            raise AcmeProblem("orderNotReady", f"The order is {state}; only one that is ready can be finalized.")
-        # It may have waited for a week: what the service doesn't allow any more is refused now.
-        _judge_allowed(asked, client, row.names)
-        rules.judge_profile(row.profile, asked.served.profiles)
-        request = rules.read_order_csr(csr, row.names, client.jwk)
-        issued = await _issue(tx, services, asked, client, row, request)
-        await store.fulfil(tx, order_id, issued.id)
+    row = _ready(asked, await store.order_at_once(services, asked.nonce, order_id))
+    request = rules.read_order_csr(csr, row.names, client.jwk)
+    if not await _issue_at_once(services, asked, client, row, request):
+        async with services.db.begin() as tx:
+            row = _ready(asked, await store.order_with_proofs(tx, client.id, order_id, lock=True))
+            issued = await authorities.issue_for_client(
+                tx, services, _actor(asked, client), asked.served.authority_id,
+                _issue_request(asked, client, row, request),
+            )  # fmt: skip
+            await store.fulfil(tx, order_id, issued.id)
     document = documents.order(row, OrderState.VALID, asked.places)
     return Reply(document, location=asked.places.at("order", order_id))
 
 
-async def _issue(
-    tx: Tx, services: Services, asked: Asked, client: Client, row: Any, request: rules.OrderCsr
-) -> authorities.IssuedCertificate:
+async def _issue_at_once(services: Services, asked: Asked, client: Client, row: Any, request: rules.OrderCsr) -> bool:
+    authority_id = asked.served.authority_id
+    asked_for = _issue_request(asked, client, row, request)
+    signed = await authorities.sign_at_once(services, _actor(asked, client), authority_id, asked_for)
+    if signed is None:
+        return False
+    if await store.fulfil_at_once(services.db, client.id, row.id, signed, asked.now):
+        return True
+    authorities.forget_known(authority_id)
+    return False
+
+
+def _ready(asked: Asked, found: tuple[Any, list[Any]] | None) -> Any:
+    """The row of an order that can be finalized. Raises AcmeProblem."""
+    if found is None:
+        raise _not_found("order")
+    row, proofs = found
+    state = rules.order_state(
+        row.status, row.expires_at, store.proof_facts(proofs), asked.now, promised=len(row.authorization_ids)
+    )
+    if state is not OrderState.READY:
+        raise AcmeProblem("orderNotReady", f"The order is {state}; only one that is ready can be finalized.")
+    # It may have waited for a week: what the service doesn't allow any more is refused now.
+    _judge_allowed(asked, asked.known, row.names)
+    rules.judge_profile(row.profile, asked.served.profiles)
+    return row
+
+
+def _issue_request(asked: Asked, client: Client, row: Any, request: rules.OrderCsr) -> authorities.IssueRequest:
     days = asked.served.days
-    return await authorities.issue_for_client(
-        tx, services, _actor(asked, client), asked.served.authority_id,
-        authorities.IssueRequest(
-            reference=row.id, account_id=client.account_id, project_id=client.project_id, names=tuple(row.names),
-            public_key=request.public_key, profile=row.profile,
-            seconds=None if days is None else int(rules.days(days).total_seconds()),
-        ),
+    return authorities.IssueRequest(
+        reference=row.id, account_id=client.account_id, project_id=client.project_id, names=tuple(row.names),
+        public_key=request.public_key, profile=row.profile,
+        seconds=None if days is None else int(rules.days(days).total_seconds()),
     )  # fmt: skip
 
 
 async def certificate(services: Services, asked: Asked, order_id: str) -> Reply:
     """Section 7.4.2: the chain of an order, from its certificate up, without the root."""
     _reading(asked)
-    issued_id = await store.issued_id_of(services.db, asked.known.id, order_id)
+    issued_id = await store.issued_id_at_once(services, asked.nonce, order_id)
     if issued_id is None:
         raise _not_found("certificate")
     return Reply(chain=rules.pem_chain(await authorities.issued_chain(services, issued_id, asked.known.account_id)))
@@ -586,6 +661,7 @@ async def authorization(services: Services, asked: Asked, authorization_id: str)
     if payload is not None:
         if payload.get("status") != "deactivated":
             raise malformed("An authorization's status can only be set to deactivated.")
+        await store.use_up(services, asked.nonce)
         async with services.db.begin() as tx:
             changed = await tx.execute(
                 sa.update(acme_authorizations)
@@ -600,7 +676,9 @@ async def authorization(services: Services, asked: Asked, authorization_id: str)
                     tx, services, _actor(asked, client), "ccm:acme:give_up", "acme-directory", asked.served.id,
                     project_id=client.project_id, after={"authorization": authorization_id},
                 )  # fmt: skip
-    row = await store.authorization_of(services.db, client.id, authorization_id)
+        row = await store.authorization_of(services.db, client.id, authorization_id)
+    else:
+        row = await store.authorization_at_once(services, asked.nonce, authorization_id)
     if row is None:
         raise _not_found("authorization")
     document = documents.authorization(row, asked.served.challenges, asked.now, asked.places)
@@ -610,18 +688,21 @@ async def authorization(services: Services, asked: Asked, authorization_id: str)
 
 async def challenge(services: Services, asked: Asked, authorization_id: str, kind: str) -> Reply:
     """Section 7.5.1: the client says that its challenge can be looked at; with an empty payload it only reads."""
-    client = asked.known
-    row = None
+    client, begun = asked.known, False
     if asked.payload is not None and kind in asked.served.challenges:
         due = services.jobs.due_when_started()
-        row = await store.begin_challenge(services.db, client.id, authorization_id, kind, now=asked.now, due=due)
-    if row is not None:
-        prover = services.port(Prover)
-        prover.begin(authorization_id, client.id)
-        # Most looks take milliseconds; clients that are told at once needn't come again, some of them a second later.
-        await prover.wait(authorization_id, _WORTH_WAITING)
-    begun = row is not None
-    row = await store.authorization_of(services.db, client.id, authorization_id)
+        row = await store.begin_challenge(services, asked.nonce, authorization_id, kind, due=due)
+        begun = row is not None
+        if begun:
+            prover = services.port(Prover)
+            prover.begin(row, client)
+            # Most looks take milliseconds; clients that are told at once needn't come again, some of them a second
+            # later.
+            row = await prover.wait(authorization_id, _WORTH_WAITING)
+        if row is None:
+            row = await store.authorization_of(services.db, client.id, authorization_id)
+    else:
+        row = await store.authorization_at_once(services, asked.nonce, authorization_id)
     name = "" if row is None else ("*." if row.wildcard else "") + row.value
     offered = asked.served.challenges
     if row is None or (kind != row.challenge and kind not in rules.challenges_for(name, offered)):

@@ -199,6 +199,18 @@ class Client:
 
 
 @dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a verified request brings to the statement that answers it: a nonce that may be good, the id of the key it
+    was made with, and the account as it was known when the signature was verified."""
+
+    nonce: str
+    nonce_key: str
+    directory_id: str
+    client: Client
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a request is answered with: a JSON document or the text of a chain, a status, a place, and others that
     belong to it (`Link: <…>;rel=…`)."""

@@ -42,30 +42,33 @@ async def record(
 
 async def record_many(tx: Tx, services: Services, entries: Sequence[Entry]) -> None:
     """Several events in one statement, for batches."""
+    await store.insert_events(tx, [_row(services, entry) for entry in entries])
+
+
+def values(services: Services, entry: Entry) -> dict[str, Any]:
+    """The parameters of the parts of a statement that `recorded` makes."""
+    return store.written(_row(services, entry))
+
+
+def _row(services: Services, entry: Entry) -> dict[str, Any]:
     now = services.clock.now()
-    await store.insert_events(
-        tx,
-        [
-            {
-                "id": new_id("aud", now),
-                "at": now,
-                "account_id": entry.actor.account_id,
-                "project_id": entry.project_id,
-                "actor_kind": entry.actor.kind,
-                "actor_id": entry.actor.id,
-                "actor_name": entry.actor.name,
-                "user_id": entry.actor.user_id,
-                "request_id": entry.actor.request_id,
-                "action": entry.action,
-                "object_type": entry.object_type,
-                "object_id": entry.object_id,
-                "before": entry.before,
-                "after": entry.after,
-                "reason": entry.reason,
-            }
-            for entry in entries
-        ],
-    )
+    return {
+        "id": new_id("aud", now),
+        "at": now,
+        "account_id": entry.actor.account_id,
+        "project_id": entry.project_id,
+        "actor_kind": entry.actor.kind,
+        "actor_id": entry.actor.id,
+        "actor_name": entry.actor.name,
+        "user_id": entry.actor.user_id,
+        "request_id": entry.actor.request_id,
+        "action": entry.action,
+        "object_type": entry.object_type,
+        "object_id": entry.object_id,
+        "before": entry.before,
+        "after": entry.after,
+        "reason": entry.reason,
+    }
 
 
 async def seal(services: Services) -> int:

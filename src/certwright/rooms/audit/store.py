@@ -33,6 +33,23 @@ _WRITTEN = tuple(
     )
 )  # fmt: skip
 _ONE = _insert_one()
+
+
+def recorded(done: sa.FromClause) -> tuple[sa.CTE, sa.CTE]:
+    """Parts of a statement that record one event if `done` has a row: for a change that is one statement by itself. The
+    parameters are those of `written`."""
+    values = [sa.bindparam(f"e_{column.name}", type_=column.type) for column in _WRITTEN]
+    names = [column.name for column in _WRITTEN]
+    added = sa.insert(audit_events).from_select(names, sa.select(*values).select_from(done)).returning(_E.id)
+    event = added.cte("event")
+    waiting = sa.insert(audit_unsealed).from_select(["event_id"], sa.select(event.c.id)).returning(_U.event_id)
+    return event, waiting.cte("waiting")
+
+
+def written(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"e_{name}": value for name, value in row.items()}
+
+
 _JSON = ("before", "after")
 
 
@@ -51,7 +68,7 @@ _MANY = _insert_many()
 
 async def insert_events(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
     if len(rows) == 1:
-        await tx.execute(_ONE, {f"e_{name}": value for name, value in rows[0].items()})
+        await tx.execute(_ONE, written(rows[0]))
     elif rows:
         columns = {column.name: [row[column.name] for row in rows] for column in _WRITTEN}
         for name in _JSON:
