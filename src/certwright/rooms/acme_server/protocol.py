@@ -645,10 +645,10 @@ def _issue_request(asked: Asked, client: Client, row: Any, request: rules.OrderC
 async def certificate(services: Services, asked: Asked, order_id: str) -> Reply:
     """Section 7.4.2: the chain of an order, from its certificate up, without the root."""
     _reading(asked)
-    issued_id = await store.issued_id_at_once(services, asked.nonce, order_id)
-    if issued_id is None:
+    issued = await store.issued_at_once(services, asked.nonce, order_id)
+    if issued is None:
         raise _not_found("certificate")
-    return Reply(chain=rules.pem_chain(await authorities.issued_chain(services, issued_id, asked.known.account_id)))
+    return Reply(chain=rules.pem_chain(await authorities.chain_of(services, issued)))
 
 
 # --- authorizations ---------------------------------------------------------------------------------------------------

@@ -369,18 +369,19 @@ async def insert_order(
     return (await tx.execute(_NEW_ORDER, values)).one_or_none() is not None
 
 
-_ISSUED_ID = Said(
+_ISSUED = Said(
     _through_the_gate(
-        _o.issued_id, of=acme_orders,
+        authorities.LEAF, of=acme_orders.join(authorities.LEAF, authorities.LEAF.c.id == _o.issued_id),
         on=sa.and_(_o.id == sa.bindparam("order"), _o.acme_account_id == sa.bindparam("client")),
     )
 )  # fmt: skip
 
 
-async def issued_id_at_once(services: Services, ticket: Ticket, order_id: str) -> str | None:
-    """Of an order of this very account, with the nonce of the request. Raises what `at_once` does."""
-    issued_id = (await at_once(services, _ISSUED_ID, ticket, order=order_id))[0].issued_id
-    return None if issued_id is None else str(issued_id)
+async def issued_at_once(services: Services, ticket: Ticket, order_id: str) -> Any:
+    """What was issued for an order of this very account, a row of `authorities.LEAF`, with the nonce of the request.
+    Raises what `at_once` does."""
+    row = (await at_once(services, _ISSUED, ticket, order=order_id))[0]
+    return row if row.id is not None else None
 
 
 _MINE = sa.and_(_z.id == sa.bindparam("authorization"), _z.acme_account_id == sa.bindparam("client"))

@@ -69,13 +69,14 @@ from certwright.rooms.authorities.storage import (
 )
 from certwright.rooms.authorities.store import ca_state
 from certwright.rooms.authorities.subscribers import (
+    LEAF,
     IssuedLeaf,
     SignedLeaf,
+    chain_of,
     forget_known,
     has_policies,
     issue_for_client,
     issued_by_renewal_id,
-    issued_chain,
     issued_like,
     kind_for_issuing,
     recorded,
@@ -112,6 +113,7 @@ from certwright.rooms.authorities.words import (
 )
 
 __all__ = [
+    "LEAF",
     "SIGNER_RIGHTS",
     "Authority",
     "Bucket",
@@ -151,6 +153,7 @@ __all__ = [
     "builtin_names_refused",
     "ca_keys",
     "ca_state",
+    "chain_of",
     "client_kit",
     "create_authority",
     "create_policy",
@@ -181,7 +184,6 @@ __all__ = [
     "issue_many",
     "issued",
     "issued_by_renewal_id",
-    "issued_chain",
     "issued_like",
     "judge_names",
     "kind_for_issuing",

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from certwright.acme.jose import from_b64url
 from certwright.acme.renewal import certificate_id
 from certwright.kernel.actor import Actor
-from certwright.kernel.problems import Problem, not_found
+from certwright.kernel.problems import Problem
 from certwright.platform.db import Said, Tx, is_one_of
 from certwright.platform.services import Services
 from certwright.rooms import audit
@@ -137,23 +137,17 @@ def recorded(done: sa.FromClause) -> tuple[sa.CTE, ...]:
     return (added.returning(_i.id).cte("issued"), *audit.recorded(done))
 
 
-_CHAIN = Said(
-    sa.select(_i.der, _i.authority_id, _a.sha256)
-    .join(authorities, _a.id == _i.authority_id)
-    .where(_i.id == sa.bindparam("issued"), _i.account_id == sa.bindparam("account"))
-)
+# For statements of subscribers: a certificate with what `chain_of` needs to know of it.
+LEAF = sa.select(_i.id, _i.der, _i.authority_id, _a.sha256).join(authorities, _a.id == _i.authority_id).subquery("leaf")
 
 
-async def issued_chain(services: Services, issued_id: str, account_id: str) -> tuple[bytes, ...]:
-    """A certificate and what stands above it (DER), without the root. Raises NotFound."""
-    row = await _CHAIN.row(services.db, issued=issued_id, account=account_id)
-    if row is None:
-        raise not_found("issued certificate", issued_id)
-    above = store.known_chain(row.sha256)
+async def chain_of(services: Services, leaf: Any) -> tuple[bytes, ...]:
+    """A certificate, a row of `LEAF`, and what stands above it (DER), without the root."""
+    above = store.known_chain(leaf.sha256)
     if above is None:
         async with services.db.read() as tx:
-            above = await store.chain(tx, await store.any_row(tx, row.authority_id))
-    return (row.der, *above)
+            above = await store.chain(tx, await store.any_row(tx, leaf.authority_id))
+    return (leaf.der, *above)
 
 
 async def issued_like(tx: Tx, authority_id: str, der: bytes) -> IssuedLeaf | None:
