@@ -478,13 +478,14 @@ class Bench:
 
     def ca_memory(self) -> None:
         """Of the figures before this one."""
-        if self._scene is None or not self._scene.most_memory:
+        if self._scene is None or not self._scene.most_memory.pss:
             raise DemoError("nothing was under load: measure sign_csr, batch, ocsp or acme as well")
         count = len(self._scene.processes())
-        note = f"RSS of {count} processes, without PostgreSQL"
-        self.report("memory under load at most", "MB", [self._scene.most_memory], aim=300, better="less", note=note)
-        pss = sum(_pss(process) for process in self._scene.processes()) / 2**20
-        self.report("  of that, afterwards, shared pages shared out", "MB", [pss], better="less", note="PSS")
+        pss, rss = self._scene.most_memory
+        note = f"PSS of {count} processes, without PostgreSQL"
+        self.report("memory under load at most", "MB", [pss], aim=300, better="less", note=note)
+        self.report("  with shared pages counted for each", "MB", [rss], better="less", note="RSS at that moment")
+        self.report("  afterwards", "MB", [self._scene.memory().pss], better="less", note="PSS")
         if self._bao is not None:
             self.report("  OpenBao afterwards", "MB", [self._bao.rss], better="less", note="RSS")
 

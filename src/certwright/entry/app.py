@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
@@ -24,3 +26,11 @@ def create_app(services: Services) -> FastAPI:
         # Added last, so that everything else runs inside it.
         app.add_middleware(Forwarded, trusted=services.settings.trusted_proxies)
     return app
+
+
+def load() -> None:
+    """What serving loads sooner or later, and the routes, which are made once and belong to no application: for
+    processes that will share it."""
+    for later in ("anyio._backends._asyncio", "uvicorn.protocols.http.httptools_impl", "uvicorn.lifespan.off"):
+        import_module(later)
+    create_app(None)  # type: ignore[arg-type]  # its routes need no services

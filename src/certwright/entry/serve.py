@@ -1,7 +1,8 @@
 """`certwright serve`: database, migrations, first-start objects, web and worker, until a signal says stop.
 
-One process by default. `processes` adds web processes on the same socket; `role` runs web or worker alone on an
-external or the same embedded database; see `entry.split` and `entry.signing` for CA keys in a process apart.
+One process by default. `processes` adds web processes on the same socket, see `entry.siblings`; `role` runs web or
+worker alone on an external or the same embedded database; see `entry.split` and `entry.signing` for CA keys in a
+process apart.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import contextlib
 import gc
 import socket
 import ssl
-import subprocess
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import structlog
@@ -25,12 +24,15 @@ from pydantic import SecretStr
 
 from certwright.entry import checks, wiring
 from certwright.entry.lifeline import loop_factory, say, stop_event
+from certwright.entry.one_write import OneWrite
 from certwright.entry.responder import ChallengeResponder
+from certwright.entry.siblings import Siblings, fork
 from certwright.entry.web_certificate import WebCertificate
 from certwright.kernel.problems import Invalid, Problem, Unavailable
 from certwright.platform import roles
 from certwright.platform.config import Settings, host_and_port
 from certwright.platform.jobs import Worker
+from certwright.platform.memory import freeze_loaded, give_back_large_blocks, give_back_regularly
 from certwright.platform.migrations import migrate
 from certwright.platform.postgres import APP, SIGNER, EmbeddedPostgres
 from certwright.platform.services import Services
@@ -199,17 +201,48 @@ def main(
     has the listeners there is one of.
     """
     configure_logging(format=settings.log_format, level=settings.log_level)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        if split:
-            from certwright.entry.split import supervise
+    give_back_large_blocks()
+    if split:
+        from certwright.entry.split import supervise
 
-            runner.run(supervise(settings, processes))
+        _run(supervise(settings, processes))
+        return
+    leads = leads or socket_fd is None
+    unbound: socket.socket | None = None
+    siblings: Siblings | None = None
+    if processes > 1 and role != "worker" and socket_fd is None:
+        from certwright.entry.app import load
+
+        load()
+        unbound = _new_listener(settings)
+        forked = fork(processes - 1)
+        if isinstance(forked, Siblings):
+            siblings = forked
+        elif forked.may_serve():
+            role, socket_fd, lifeline, leads = "web", unbound.detach(), forked.lifeline, False
         else:
-            runner.run(_serve(settings, role, processes, socket_fd, lifeline, leads=leads or socket_fd is None))
+            return
+    try:
+        _run(_serve(settings, role, socket_fd, lifeline, leads=leads, unbound=unbound, siblings=siblings))
+    finally:
+        if siblings is not None:
+            siblings.cut()  # also those that wait for a start that failed
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(work)
 
 
 async def _serve(
-    settings: Settings, role: Role, processes: int, socket_fd: int | None, lifeline: int | None, *, leads: bool
+    settings: Settings,
+    role: Role,
+    socket_fd: int | None,
+    lifeline: int | None,
+    *,
+    leads: bool,
+    unbound: socket.socket | None,
+    siblings: Siblings | None,
 ) -> None:
     is_alone = socket_fd is None and lifeline is None
     stopping = stop_event(lifeline, quiet=not is_alone)
@@ -219,10 +252,9 @@ async def _serve(
         tasks: list[asyncio.Task[None]] = []
         worker = Worker(services) if role in ("all", "worker") else None
         server: _Server | None = None
-        freshening: asyncio.Task[None] | None = None
+        beside = [asyncio.create_task(give_back_regularly(), name="memory")]
         responder: ChallengeResponder | None = None
         status: StatusListener | None = None
-        children: list[subprocess.Popen[bytes]] = []
         try:
             # One process of this machine answers.
             if settings.tls_alpn_listen is not None and role in ("all", "web") and leads:
@@ -236,13 +268,15 @@ async def _serve(
             if worker is not None:
                 tasks.append(asyncio.create_task(worker.run(), name="worker"))
             if role in ("all", "web"):
-                listener = listen(settings, socket_fd)
+                listener = listen(settings, unbound) if socket_fd is None else socket.socket(fileno=socket_fd)
                 certificate = WebCertificate(services)
                 await certificate.load()
                 server = _Server(_uvicorn_config(services, certificate.context))
                 tasks.append(asyncio.create_task(server.serve(sockets=[listener]), name="web"))
-                freshening = asyncio.create_task(certificate.keep_fresh(), name="web certificate")
-                children = [_web_child(listener) for _ in range(processes - 1)]
+                beside.append(asyncio.create_task(certificate.keep_fresh(), name="web certificate"))
+            if siblings is not None:
+                siblings.let_serve()
+                beside.append(asyncio.create_task(siblings.watch(), name="siblings"))
             _settle()
             if is_alone:
                 await greet(services, role)
@@ -252,9 +286,9 @@ async def _serve(
                 task.result()  # a part that ended by itself takes the product down with its error
             waiting.cancel()
         finally:
-            if freshening is not None:
-                freshening.cancel()
-            await _stop(server, worker, tasks, children)
+            for task in beside:
+                task.cancel()
+            await _stop(server, worker, tasks, siblings)
             if responder is not None:
                 await responder.stop()
             if status is not None:
@@ -264,22 +298,15 @@ async def _serve(
 
 
 def _settle() -> None:
-    """What was loaded until now stays: the garbage collector needn't look through it again and again, which took a
-    fifth of a busy server's time."""
-    gc.collect()
-    gc.freeze()
+    freeze_loaded()
     gc.set_threshold(20_000, 20, 50)
 
 
 async def _stop(
-    server: _Server | None,
-    worker: Worker | None,
-    tasks: list[asyncio.Task[None]],
-    children: list[subprocess.Popen[bytes]],
+    server: _Server | None, worker: Worker | None, tasks: list[asyncio.Task[None]], siblings: Siblings | None
 ) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
+    if siblings is not None:
+        siblings.cut()
     if server is not None:
         server.should_exit = True
     if worker is not None:
@@ -289,11 +316,8 @@ async def _stop(
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for child in children:
-        try:
-            await asyncio.to_thread(child.wait, _GRACE)
-        except subprocess.TimeoutExpired:
-            child.kill()
+    if siblings is not None:
+        await siblings.gone(_GRACE)
 
 
 class _Server(uvicorn.Server):
@@ -310,7 +334,7 @@ def _uvicorn_config(services: Services, context: ssl.SSLContext) -> uvicorn.Conf
 
     return uvicorn.Config(
         create_app(services),
-        http="httptools",
+        http=OneWrite,
         ws="none",
         lifespan="off",
         access_log=False,
@@ -325,15 +349,17 @@ def _uvicorn_config(services: Services, context: ssl.SSLContext) -> uvicorn.Conf
     )
 
 
-def listen(settings: Settings, socket_fd: int | None) -> socket.socket:
-    if socket_fd is not None:
-        return socket.socket(fileno=socket_fd)
-    host, port = host_and_port(settings.listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def _new_listener(settings: Settings) -> socket.socket:
+    host, _ = host_and_port(settings.listen)
+    return socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+
+
+def listen(settings: Settings, unbound: socket.socket | None = None) -> socket.socket:
+    """On the settings' address, with a socket made before where there is one. Raises Unavailable `listen_failed`."""
+    listener = unbound or _new_listener(settings)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        listener.bind(host_and_port(settings.listen))
     except OSError as error:
         listener.close()
         raise Unavailable(
@@ -345,12 +371,6 @@ def listen(settings: Settings, socket_fd: int | None) -> socket.socket:
     listener.listen(1024)
     listener.setblocking(False)
     return listener
-
-
-def _web_child(listener: socket.socket) -> subprocess.Popen[bytes]:
-    """Another web process on the same socket; it ends when we do."""
-    command = [sys.executable, "-m", "certwright", "serve", "--role", "web", "--socket-fd", str(listener.fileno())]
-    return subprocess.Popen(command, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL)
 
 
 async def greet(services: Services, role: Role) -> None:

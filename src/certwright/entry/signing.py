@@ -24,6 +24,7 @@ from certwright.platform.db import Database
 from certwright.platform.egress import Egress
 from certwright.platform.events import Events
 from certwright.platform.jobs import Jobs
+from certwright.platform.memory import give_back_large_blocks
 from certwright.platform.resolver import Resolver
 from certwright.platform.services import Services
 from certwright.platform.telemetry import configure_logging
@@ -77,6 +78,7 @@ def main(settings: Settings, lifeline: int | None) -> None:
     and as `SigningServer.listen` does."""
     confinement.hide_memory()
     configure_logging(format=settings.log_format, level=settings.log_level)
+    give_back_large_blocks()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_sign(settings, lifeline))
 
