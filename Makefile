@@ -42,7 +42,8 @@ test: assets servers ## install the real servers where allowed, then run every t
 walks: assets servers ## long random walks and every kill alone: CERTWRIGHT_WALKS of them (default 5000)
 	@CERTWRIGHT_WALKS=$${CERTWRIGHT_WALKS:-5000} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) -s \
 		tests/certificates/test_random_walks.py tests/flows/test_every_operation.py \
-		tests/acme_server/test_acme_walks.py tests/acme_server/test_acme_kills.py $(ARGS)
+		tests/acme_server/test_acme_walks.py tests/acme_server/test_acme_kills.py \
+		tests/acme_server/test_acme_sigkill.py $(ARGS)
 
 fuzz: setup ## fuzz every reader of foreign bytes, FUZZ_SECONDS each (default 600)
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) tests/fuzz $(ARGS)
