@@ -18,12 +18,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from cryptography.x509 import ocsp as library
+from sqlalchemy.exc import IntegrityError
 
+from certwright.kernel.actor import Actor, Grant, Statement
 from certwright.kernel.problems import Forbidden, Invalid, Problem, Refused
 from certwright.rooms import authorities
 from certwright.rooms.access import people
+from certwright.rooms.audit import audit_events
+from certwright.rooms.authorities import leaves
 from certwright.rooms.authorities.status import StatusAnswers
-from certwright.rooms.authorities.tables import ca_keys, ocsp_responders
+from certwright.rooms.authorities.tables import ca_keys, issued_certificates, ocsp_responders
 from certwright.rooms.authorities.words import LeafRequest
 from certwright.rooms.keys.tables import private_keys
 from certwright.x509 import ocsp
@@ -78,6 +82,105 @@ def rows(world: World, query: sa.Select[Any]) -> list[Any]:
             return list((await tx.execute(query)).all())
 
     return world.run(go())
+
+
+def _csr() -> str:
+    return csr_to_pem(make_csr(generate(KeyAlgorithm.EC_P256), ["ignored.example.com"])).decode()
+
+
+def _issued_events(world: World) -> list[Any]:
+    e = audit_events.c
+    return rows(
+        world, sa.select(e.id, e.actor_id, e.after).where(e.action == "ccm:cert:issue", e.object_type == "authority")
+    )
+
+
+@pytest.mark.parametrize("csr", [None, _csr()], ids=["a key made here", "a request, quickly"])
+def test_a_certificate_is_recorded_as_it_was_asked_for_with_its_line_in_the_audit_log(
+    world: World, low: authorities.Authority, csr: str | None
+) -> None:
+    before = _issued_events(world)
+    odd = ('https://a.example/{a,"b"}\\c', "null", "192.0.2.7", "ann@example.com")
+    made = issue(
+        world, low, LeafRequest("client", odd, csr=csr), LeafRequest("client", subject=Subject("Ann"), csr=csr, days=3)
+    )
+    first, second = (one for one in made if isinstance(one, authorities.Leaf))
+    i = issued_certificates.c
+    found = {row.id: row for row in rows(world, sa.select(issued_certificates).where(i.reference.startswith("lrq_")))}
+    for leaf_, names in ((first, odd), (second, ())):
+        row = found.pop(leaf_.id)
+        facts = facts_of(leaf_.der)
+        assert (tuple(row.names), row.der, row.serial, row.authority_id) == (names, leaf_.der, leaf_.serial, low.id)
+        assert (row.not_before, row.not_after, row.serial) == (facts.not_before, facts.not_after, facts.serial)
+        assert (row.account_id, row.project_id) == (world.actor.account_id, leaf_.project_id)
+        assert (row.profile, row.shard, row.internal, row.revoked_at) == ("client", 0, False, None)
+        assert (row.key_id is None) == (csr is not None)
+    assert found == {}
+    events = _issued_events(world)[len(before) :]
+    assert {(e.actor_id, e.after["certificate"], e.after["serial"], tuple(e.after["names"])) for e in events} == {
+        (world.actor.id, first.id, first.serial, odd), (world.actor.id, second.id, second.serial, ()),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("csr", [None, _csr()], ids=["a key made here", "a request, quickly"])
+def test_who_may_not_issue_at_a_ca_is_refused_whichever_way_it_would_go(
+    world: World, low: authorities.Authority, csr: str | None
+) -> None:
+    def refused(actor: Actor, project_id: str | None = None) -> str:
+        request = LeafRequest("server", ("a.example.com",), csr=csr)
+        with pytest.raises(Problem) as refusal:
+            world.run(authorities.issue_leaves(world.services, actor, low.id, [request], project_id=project_id))
+        return f"{type(refusal.value).__name__} {refusal.value.code}"
+
+    shop = world.run(people.create_project(world.services, world.actor, name="shop"))
+    unseen = world.actor_with("ccm:cert:issue")
+    denied = Grant("no", (Statement("Deny", ("ccm:ca:get",), (f"authority:{low.id}",)),))
+    found = {
+        "another account": refused(world.other_actor),
+        "who doesn't see the CA": refused(unseen),
+        "who is denied to see it": refused(replace(world.actor, grants=(*world.actor.grants, denied))),
+        "who sees another CA only": refused(
+            world.actor_with("ccm:cert:issue", "ccm:ca:get", resources=("authority:ca_other", "project:*"))
+        ),
+        "who may in another project": refused(
+            world.actor_with("ccm:cert:issue", "ccm:ca:get", project_id=shop.id), shop.id
+        ),
+        "who sees it but may issue in another project only": refused(
+            replace(
+                world.actor_with("ccm:cert:issue", project_id=shop.id),
+                grants=(
+                    *world.actor_with("ccm:cert:issue", project_id=shop.id).grants,
+                    *world.actor_with("ccm:ca:get").grants,
+                ),
+            ),
+            shop.id,
+        ),
+        "a project that isn't there": refused(world.actor, "prj_nowhere"),
+    }
+    assert found == {
+        "another account": "NotFound not_found",
+        "who doesn't see the CA": "NotFound not_found",
+        "who is denied to see it": "NotFound not_found",
+        "who sees another CA only": "NotFound not_found",
+        "who may in another project": "NotFound not_found",
+        "who sees it but may issue in another project only": "Forbidden not_permitted",
+        "a project that isn't there": "NotFound not_found",
+    }
+    world.run(authorities.disable_authority(world.services, world.actor, low.id))
+    assert refused(world.actor) == "Refused ca_not_active"
+    assert refused(replace(world.actor, grants=()), None) == "Forbidden not_permitted"
+
+
+@pytest.mark.parametrize("csr", [None, _csr()], ids=["a key made here", "a request, quickly"])
+def test_a_batch_that_cannot_be_recorded_leaves_nothing_behind(
+    world: World, low: authorities.Authority, csr: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(_issued_events(world)), len(rows(world, sa.select(issued_certificates.c.id)))
+    monkeypatch.setattr(leaves, "new_id", lambda *_: "lrq_the_same_for_both")
+    with pytest.raises(IntegrityError):
+        issue(world, low, *[LeafRequest("server", (f"n{i}.example.com",), csr=csr) for i in range(2)])
+    assert (len(_issued_events(world)), len(rows(world, sa.select(issued_certificates.c.id)))) == before
+    assert rows(world, sa.select(private_keys.c.id)) == []
 
 
 def test_a_thousand_at_once_are_one_call_and_more_are_refused(world: World, low: authorities.Authority) -> None:

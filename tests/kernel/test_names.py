@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from certwright.kernel import names
 from certwright.kernel.names import (
+    DnsName,
     covers,
     is_internal,
     is_public_suffix,
@@ -136,3 +140,19 @@ def test_addresses_are_told_from_names() -> None:
     with pytest.raises(Invalid) as caught:
         parse_ip("192.0.2.700")
     assert caught.value.code == "ip_invalid"
+
+
+_TYPED = st.text("ab0-.*xnB ü_", max_size=20) | st.from_regex(
+    r"(\*\.)?([a-z0-9-]{1,64}\.){0,5}[a-z0-9-]{1,64}", fullmatch=True
+)
+
+
+@given(_TYPED)
+def test_plain_names_are_read_at_a_glance_and_no_other_is(typed: str) -> None:
+    def read(how: Callable[[str, str], DnsName]) -> DnsName | str:
+        try:
+            return how(typed, "name")
+        except Invalid as problem:
+            return problem.code
+
+    assert read(names._read) == read(names._read_whatever)

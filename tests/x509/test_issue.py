@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given
+from hypothesis import strategies as st
 from pkilint import finding_filter, loader, validation
 from pkilint.cabf import serverauth
 from pkilint.cabf.serverauth import serverauth_constants
@@ -21,7 +23,7 @@ from pkilint.pkix import name as pkix_name
 
 from certwright.kernel.problems import Invalid
 from certwright.x509 import certificates, issue, keys
-from certwright.x509._signing import outer_algorithm
+from certwright.x509._signing import outer_algorithm, seal
 from certwright.x509.issue import CLIENT, ISSUING, ROOT, SERVER, Draft, NameConstraints, Profile, Subject
 from certwright.x509.keys import KeyAlgorithm
 from tests.x509.factory import AIA_URL, CRL_URL, NOW, hierarchy, issued, key, openssl
@@ -141,6 +143,77 @@ def test_serials_are_positive_twenty_octets_and_never_alike() -> None:
     serials = {issue.new_serial() for _ in range(1000)}
     assert len(serials) == 1000
     assert {s.bit_length() for s in serials} == {153}
+
+
+# --- written as the library writes it ----------------------------------------------------------------------------
+
+_LABELS = st.from_regex(r"[a-z0-9]{1,12}", fullmatch=True)
+_NAMES = st.lists(
+    st.one_of(
+        st.builds("{}.{}.dev".format, _LABELS, _LABELS), st.ip_addresses().map(str), _LABELS.map("{}@a.dev".format),
+        _LABELS.map("spiffe://a.dev/{}".format),
+    ),
+    max_size=5,
+)  # fmt: skip
+_PROFILES = st.sampled_from([
+    SERVER, CLIENT, issue.SERVER_EV, issue.OCSP_SIGNER, ISSUING,
+    replace(
+        CLIENT, name="own", key_usage=frozenset({"key_agreement", "decipher_only"}), eku=(), crl_url=False,
+        policy_oids=("2.999.4294967296.1", "1.2.840.113549.1.9"),
+        extensions=(issue.CustomExtension("1.3.6.1.4.1.311.20.2.3", b"\x0c\x01a", True),),
+    ),
+])  # fmt: skip
+_KEYS = [key(), key(KeyAlgorithm.EC_P384), key(KeyAlgorithm.RSA_2048), ed25519.Ed25519PrivateKey.generate()]
+_TIMES = st.datetimes(datetime(1950, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  # naive, as asked
+
+
+@given(
+    profile=_PROFILES, names=_NAMES, own=st.sampled_from(_KEYS), serial=st.integers(1, 2**159 - 1),
+    subject=st.builds(
+        Subject, common_name=st.none() | st.text(min_size=1, max_size=30), country=st.sampled_from([None, "DE"]),
+        organization=st.none() | _LABELS,
+    ),
+    times=st.tuples(_TIMES, _TIMES).map(sorted), crl_urls=st.lists(st.just(CRL_URL), max_size=2),
+    urls=st.tuples(st.none() | st.just(AIA_URL), st.none() | st.just("http://o.dev/o")), root=st.booleans(),
+    limits=st.none() | st.just(NameConstraints(permitted_dns=("a.dev",), excluded_ips=("10.0.0.0/8",))),
+)  # fmt: skip
+def test_a_draft_is_octet_for_octet_what_the_library_writes(
+    profile: Profile, names: list[str], own: Any, serial: int, subject: Subject, times: list[datetime],
+    crl_urls: list[str], urls: tuple[str | None, str | None], root: bool, limits: NameConstraints | None,
+) -> None:  # fmt: skip
+    if root:
+        own = LEAF_KEY
+    issuer = None if root else ISSUER
+    made = draft(
+        profile=profile, names=names, public_key=own.public_key(), serial=serial, subject=subject, issuer=issuer,
+        not_before=times[0], not_after=times[1], crl_urls=crl_urls, aia_url=urls[0], ocsp_url=urls[1],
+        name_constraints=limits,
+    )  # fmt: skip
+    read = x509.load_der_x509_certificate(seal(made.tbs, made.signature_algorithm, b""))
+    builder = x509.CertificateBuilder(
+        issuer.subject if issuer is not None else subject.as_name(), subject.as_name(), own.public_key(), serial,
+        extensions=list(read.extensions),
+    )  # fmt: skip
+    builder = builder.not_valid_before(times[0]).not_valid_after(times[1])
+    signed = builder.sign(LEAF_KEY if root else H.issuing_key, hashes.SHA256())  # type: ignore[arg-type]
+    assert made.tbs == signed.tbs_certificate_bytes
+    assert made.signature_algorithm == outer_algorithm(signed.public_bytes(serialization.Encoding.DER))
+
+
+@pytest.mark.parametrize("algorithm", CAS)
+def test_a_draft_names_the_algorithm_its_issuer_signs_with(algorithm: KeyAlgorithm) -> None:
+    h = hierarchy(algorithm)
+    made = x509.load_der_x509_certificate(h.leaf)
+    said = certificates.tbs_fields(made.tbs_certificate_bytes)[1]
+    assert said == outer_algorithm(h.leaf)
+    signature, tbs = made.signature, made.tbs_certificate_bytes
+    public = h.issuing_key.public_key()
+    assert made.signature_hash_algorithm is not None
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        public.verify(signature, tbs, ec.ECDSA(made.signature_hash_algorithm))
+    else:
+        assert isinstance(public, rsa.RSAPublicKey)
+        public.verify(signature, tbs, padding.PKCS1v15(), made.signature_hash_algorithm)
 
 
 # --- the lint, rule by rule --------------------------------------------------------------------------------------

@@ -27,23 +27,21 @@ def new_id(prefix: str, at: datetime) -> str:
     order of making (RFC 9562 section 6.2, method 2), so that the newest of two is the newest."""
     global _newest
     milliseconds, last = int(at.timestamp() * 1000), _newest
-    randomness = secrets.randbits(_RANDOM_BITS - 1)  # room above for those that follow
-    if milliseconds == last[0]:
-        following = last[1] + 1 + secrets.randbits(_STEP_BITS)
-        randomness = following if following < 1 << _RANDOM_BITS else randomness
-    _newest = (milliseconds, randomness)
-    return _id(prefix, at, randomness)
+    following = last[1] + 1 + secrets.randbits(_STEP_BITS) if milliseconds == last[0] else 1 << _RANDOM_BITS
+    if following >= 1 << _RANDOM_BITS:
+        following = secrets.randbits(_RANDOM_BITS - 1)  # room above for those that follow
+    _newest = (milliseconds, following)
+    return _id(prefix, milliseconds, following)
 
 
 def first_id(prefix: str, at: datetime) -> str:
     """The least id of kind `prefix` that `at` can have: everything made before sorts before it."""
-    return _id(prefix, at, 0)
+    return _id(prefix, int(at.timestamp() * 1000), 0)
 
 
-def _id(prefix: str, at: datetime, randomness: int) -> str:
-    milliseconds = int(at.timestamp() * 1000) & ((1 << 48) - 1)
+def _id(prefix: str, milliseconds: int, randomness: int) -> str:
     rand_a, rand_b = randomness >> 62, randomness & ((1 << 62) - 1)
-    number = milliseconds << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b
+    number = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 

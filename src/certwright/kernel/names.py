@@ -6,6 +6,7 @@ Names are held as A-labels in lower case (RFC 5890); what the person typed is ke
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -61,9 +62,20 @@ def parse_dns_name(text: str, *, field: str = "name") -> DnsName:
     return _read(text, field)
 
 
+# Labels as nearly everybody writes them: no capitals, nothing international, no Punycode.
+_LABEL = r"(?!..--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_PLAIN = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}")
+
+
 # A name is judged when it comes, when it is drafted and when the draft is read back.
 @lru_cache(maxsize=4096)
 def _read(text: str, field: str) -> DnsName:
+    if len(text) <= MAX_NAME_OCTETS and _PLAIN.fullmatch(text) is not None:
+        return DnsName(text, text)
+    return _read_whatever(text, field)
+
+
+def _read_whatever(text: str, field: str) -> DnsName:
     typed = text.strip()
     if not typed:
         raise Invalid("name_empty", "The name is empty.", field=field, fix="Enter a name such as www.example.com.")

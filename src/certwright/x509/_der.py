@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
 
 SEQUENCE = 0x30
 OCTET_STRING = 0x04
 INTEGER = 0x02
 BIT_STRING = 0x03
 OBJECT_IDENTIFIER = 0x06
+UTC_TIME = 0x17
+GENERALIZED_TIME = 0x18
 
 
 class BadDerError(ValueError):
@@ -31,6 +35,33 @@ def sequence(*parts: bytes) -> bytes:
 def bit_string(octets: bytes) -> bytes:
     """A BIT STRING of whole octets, as signatures are."""
     return tlv(BIT_STRING, b"\x00" + octets)
+
+
+def integer(value: int) -> bytes:
+    return tlv(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, signed=True))
+
+
+def time(at: datetime) -> bytes:
+    """A Time (RFC 5280 section 4.1.2.5), whole seconds: UTCTime until 2049, GeneralizedTime from then on. Raises
+    ValueError for years before 1950."""
+    at = at.astimezone(UTC)
+    if at.year < 1950:
+        raise ValueError("a time before 1950")
+    written = f"{at:%Y%m%d%H%M%S}Z".encode("ascii")
+    return tlv(UTC_TIME, written[2:]) if at.year < 2050 else tlv(GENERALIZED_TIME, written)
+
+
+@lru_cache(maxsize=1024)
+def object_identifier(dotted: str) -> bytes:
+    """Of a well-formed dotted OID. Raises ValueError."""
+    first, second, *rest = (int(arc) for arc in dotted.split("."))
+    body = b""
+    for arc in (40 * first + second, *rest):
+        octets = [arc & 0x7F]
+        while arc := arc >> 7:
+            octets.append(0x80 | arc & 0x7F)
+        body += bytes(reversed(octets))
+    return tlv(OBJECT_IDENTIFIER, body)
 
 
 def read(data: bytes, start: int = 0) -> tuple[int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ MAX_BLOCKS = 1000
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9][A-Z0-9 ]{0,60})-----")
 _HEADER = re.compile(rb"[A-Za-z0-9-]{1,40}:.*")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
+_PLAIN = re.compile(rb"\n(?:[A-Za-z0-9+/]+\n)*[A-Za-z0-9+/]*={0,2}\n?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ def _line(data: bytes, at: int) -> int:
 
 
 def _block(data: bytes, label: str, start: int, end: int, field: str) -> Block:
+    if _PLAIN.fullmatch(data, start, end) is not None:
+        # Nearly every block; what else there is, is looked at line by line.
+        with contextlib.suppress(binascii.Error):
+            return Block(label, base64.b64decode(data[start:end].replace(b"\n", b""), validate=True))
     headers: list[str] = []
     body: list[bytes] = []
     number = _line(data, start)

@@ -1,7 +1,7 @@
 """What certificates and revocation lists share when they are signed: algorithm by key, trial key, seal, check.
 
-The library can only build a to-be-signed structure by signing it. So it signs with a throw-away key of the issuer's
-kind; that signature is dropped, and the real one comes from wherever the CA key lives: a file, an HSM, another process.
+The real signature comes from wherever the CA key lives: a file, an HSM, another process. The library can only build a
+to-be-signed list by signing it; so it signs with a throw-away key of the issuer's kind, and that signature is dropped.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, mldsa, padding, rsa
@@ -42,7 +43,11 @@ def hash_for(public: object, name: str | None = None) -> Hash | NoHash:
     """The hash a CA key signs with: `name` ("sha256", "sha384", "sha512"), or by default SHA-256 for RSA and the
     curve's own for EC; "none" for ML-DSA and for it alone. Raises Invalid `unsupported_key` for keys that can't be a
     CA's here, `unsupported_hash`."""
-    if isinstance(public, MlDsaPublicKey):
+    # EC first, here and below: each question costs as much as the rest of the call, and this is asked often.
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        if public.curve.name in _HASHES and (name is None or name in _NAMED):
+            return _HASHES[public.curve.name] if name is None else _NAMED[name]
+    elif isinstance(public, MlDsaPublicKey):
         if name not in (None, NoHash.name):
             raise Invalid(
                 "unsupported_hash", f"{describe_public_key(public)} signs without a hash.", field="signature_hash",
@@ -56,8 +61,6 @@ def hash_for(public: object, name: str | None = None) -> Hash | NoHash:
         )  # fmt: skip
     if isinstance(public, rsa.RSAPublicKey):
         return _NAMED[name or "sha256"]
-    if isinstance(public, ec.EllipticCurvePublicKey) and public.curve.name in _HASHES:
-        return _HASHES[public.curve.name] if name is None else _NAMED[name]
     raise Invalid(
         "unsupported_key", f"A CA can't sign with a key of kind {describe_public_key(public)} here.", field="key",
         fix="Use EC P-256, EC P-384 or RSA for the CA.",
@@ -91,9 +94,20 @@ _ML_DSA_SIGNATURES: Final[dict[str, bytes]] = {
 
 def algorithm_identifier(public: CaPublicKey, algorithm: Hash | NoHash) -> bytes:
     """The AlgorithmIdentifier (DER) of this key's signatures, for structures the library can't build for us."""
-    if isinstance(public, MlDsaPublicKey):
-        return _ML_DSA_SIGNATURES[describe_public_key(public)]
-    return (_RSA_SIGNATURES if isinstance(public, rsa.RSAPublicKey) else _EC_SIGNATURES)[algorithm.name]
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return _EC_SIGNATURES[algorithm.name]
+    if isinstance(public, rsa.RSAPublicKey):
+        return _RSA_SIGNATURES[algorithm.name]
+    return _ML_DSA_SIGNATURES[describe_public_key(public)]
+
+
+_TRUE: Final = b"\x01\x01\xff"
+
+
+def extension_der(value: x509.ExtensionType, *, critical: bool) -> bytes:
+    """The Extension (RFC 5280 section 4.1), DER."""
+    octets = _der.tlv(_der.OCTET_STRING, value.public_bytes())
+    return _der.sequence(_der.object_identifier(value.oid.dotted_string), _TRUE if critical else b"", octets)
 
 
 _Scratch = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
@@ -132,14 +146,14 @@ def check_signature(public: CaPublicKey, signature: bytes, data: bytes, hash_nam
     """Raises Invalid `signature_mismatch` unless `public`'s owner made `signature` over `data` with that hash."""
     algorithm = hash_for(public, hash_name)
     try:
-        if isinstance(public, MlDsaPublicKey):
+        if isinstance(algorithm, NoHash):
+            assert isinstance(public, MlDsaPublicKey)  # of these alone
             public.verify(signature, data)
-        elif isinstance(algorithm, NoHash):
-            raise InvalidSignature
-        elif isinstance(public, rsa.RSAPublicKey):
-            public.verify(signature, data, padding.PKCS1v15(), algorithm)
         elif isinstance(public, ec.EllipticCurvePublicKey):
             public.verify(signature, data, ec.ECDSA(algorithm))
+        else:
+            assert isinstance(public, rsa.RSAPublicKey)  # hash_for refuses every other kind
+            public.verify(signature, data, padding.PKCS1v15(), algorithm)
     except InvalidSignature as error:
         raise Invalid(
             "signature_mismatch",

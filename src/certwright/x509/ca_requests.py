@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.x509.oid import ExtensionOID
 
 from certwright.x509 import _der
-from certwright.x509._signing import algorithm_identifier, check_signature, hash_for, seal
+from certwright.x509._signing import algorithm_identifier, check_signature, extension_der, hash_for, seal
 from certwright.x509.issue import Subject
 from certwright.x509.keys import CaPublicKey, spki
 
 _VERSION = b"\x02\x01\x00"
 _EXTENSION_REQUEST = bytes.fromhex("06092a864886f70d01090e")  # RFC 2985 section 5.4.2
-_TRUE = b"\x01\x01\xff"
 _SET = 0x31
 _ATTRIBUTES = 0xA0
 
@@ -41,21 +39,13 @@ def draft_request(subject: Subject, public: CaPublicKey, path_len: int | None, h
         key_agreement=False, key_cert_sign=True, crl_sign=True, encipher_only=False, decipher_only=False,
     )  # fmt: skip
     wanted = _der.sequence(
-        _extension(ExtensionOID.BASIC_CONSTRAINTS, basic.public_bytes()),
-        _extension(ExtensionOID.KEY_USAGE, usage.public_bytes()),
+        extension_der(basic, critical=True),
+        extension_der(usage, critical=True),
     )
     attribute = _der.sequence(_EXTENSION_REQUEST, _der.tlv(_SET, wanted))
     name = subject.as_name().public_bytes()
     tbs = _der.sequence(_VERSION, name, spki(public), _der.tlv(_ATTRIBUTES, attribute))
     return RequestDraft(tbs, algorithm_identifier(public, algorithm), public, algorithm.name)
-
-
-def _extension(oid: x509.ObjectIdentifier, value: bytes) -> bytes:
-    # 2.5.29.n is one octet each behind 55 1d; both extensions live there.
-    arc = int(oid.dotted_string.rsplit(".", 1)[1])
-    return _der.sequence(
-        _der.tlv(_der.OBJECT_IDENTIFIER, bytes((0x55, 0x1D, arc))), _TRUE, _der.tlv(_der.OCTET_STRING, value)
-    )
 
 
 def key_of(der: bytes) -> CaPublicKey:

@@ -218,11 +218,14 @@ def _bad_der(why: str) -> Invalid:
     )  # fmt: skip
 
 
+_VERSION: Final = 0xA0
+
+
 def tbs_fields(tbs: bytes) -> list[bytes]:
     """The elements of a TBSCertificate without the version, each as DER: serial, signature, issuer, validity, subject,
     public key, then what is optional. Raises ValueError."""
     parts = list(_der.elements(tbs))
-    if parts and parts[0][0] == 0xA0:
+    if parts and parts[0][0] == _VERSION:
         parts = parts[1:]
     if len(parts) < 6:
         raise _der.BadDerError("too few fields")
@@ -231,11 +234,12 @@ def tbs_fields(tbs: bytes) -> list[bytes]:
 
 def _serial_octets(der: bytes) -> bytes | None:
     try:
-        serial = tbs_fields(next(_der.elements(der)))[0]
-        tag, start, end = _der.read(serial)
+        for tag, body in _der.children(next(_der.elements(der))):
+            if tag != _VERSION:
+                return body if tag == _der.INTEGER else None
     except (_der.BadDerError, StopIteration):
-        return None
-    return serial[start:end] if tag == _der.INTEGER else None
+        pass
+    return None
 
 
 def extension_value(extensions: x509.Extensions, kind: type[_Kind]) -> _Kind | None:

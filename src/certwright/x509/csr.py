@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
@@ -114,7 +114,7 @@ def _checked(data: bytes, *, public: bool) -> tuple[x509.CertificateSigningReque
     judge_public_key(key, public=public, field=_FIELD)
     if not isinstance(key, PublicKey):
         raise _format("its key is of a kind that isn't supported")
-    if not _signature_is_valid(csr):
+    if not _signature_is_valid(csr, key):
         raise Invalid(
             "csr_bad_signature", "The request isn't signed by its own key; it was changed after signing.", field=_FIELD,
             fix="Make the request again and paste it unchanged.",
@@ -164,11 +164,25 @@ def _format(why: str) -> Invalid:
     )  # fmt: skip
 
 
-def _signature_is_valid(csr: x509.CertificateSigningRequest) -> bool:
+_ECDSA: Final = {
+    x509.SignatureAlgorithmOID.ECDSA_WITH_SHA256: ec.ECDSA(hashes.SHA256()),
+    x509.SignatureAlgorithmOID.ECDSA_WITH_SHA384: ec.ECDSA(hashes.SHA384()),
+    x509.SignatureAlgorithmOID.ECDSA_WITH_SHA512: ec.ECDSA(hashes.SHA512()),
+}
+
+
+def _signature_is_valid(csr: x509.CertificateSigningRequest, key: PublicKey) -> bool:
+    algorithm = _ECDSA.get(csr.signature_algorithm_oid)
     try:
-        return csr.is_signature_valid
+        if algorithm is None or not isinstance(key, ec.EllipticCurvePublicKey):
+            return csr.is_signature_valid
+        # The same with the key that is read already: the library would read it again.
+        key.verify(csr.signature, csr.tbs_certrequest_bytes, algorithm)
+    except InvalidSignature:
+        return False
     except (UnsupportedAlgorithm, ValueError, TypeError):
         return False  # MD5 and the like: not proof of possession of anything
+    return True
 
 
 def _names(csr: x509.CertificateSigningRequest) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:

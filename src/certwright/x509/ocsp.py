@@ -177,7 +177,7 @@ def draft_answer(question: Question, answer: Answer, responder_der: bytes, hash_
             _der.sequence(_HASH_OIDS[question.hash_name], _NULL),
             _der.tlv(_der.OCTET_STRING, question.issuer_name_hash),
             _der.tlv(_der.OCTET_STRING, question.issuer_key_hash),
-            _integer(question.serial),
+            _der.integer(question.serial),
         ),
         _status(answer),
         _time(answer.this_update),
@@ -215,10 +215,6 @@ def _status(answer: Answer) -> bytes:
 
 def _time(at: datetime) -> bytes:
     return _der.tlv(_GENERALIZED_TIME, at.astimezone(UTC).strftime("%Y%m%d%H%M%SZ").encode("ascii"))
-
-
-def _integer(value: int) -> bytes:
-    return _der.tlv(_der.INTEGER, value.to_bytes(value.bit_length() // 8 + 1, signed=True))
 
 
 def assemble(draft: OcspDraft, signature: bytes) -> bytes:

@@ -312,9 +312,11 @@ def _shown(ca: authorities.Authority, status: int = 200) -> Response:
     return json_response(authority_json(ca), status, headers)
 
 
+_LEAF = tuple(name for name in LeafOut.model_fields if name != "certificate_pem")
+
+
 def leaf_json(leaf: authorities.Leaf) -> dict[str, Any]:
-    fields = {name: getattr(leaf, name) for name in LeafOut.model_fields if name != "certificate_pem"}
-    return fields | {"certificate_pem": to_pem(leaf.der)}
+    return {name: getattr(leaf, name) for name in _LEAF} | {"certificate_pem": to_pem(leaf.der)}
 
 
 # --- CAs -------------------------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from certwright.platform.services import Services
-from certwright.rooms.audit.actions import record, record_many, seal, seal_chore, values, verify
-from certwright.rooms.audit.store import get_event, list_events, recorded
+from certwright.rooms.audit.actions import record, record_many, seal, seal_chore, values, values_of_many, verify
+from certwright.rooms.audit.store import get_event, list_events, recorded, recorded_many
 from certwright.rooms.audit.tables import GUARD_SQL, audit_events
 from certwright.rooms.audit.words import AuditEvent, Entry, Filter, Finding, Head, Verdict
 
@@ -24,9 +24,11 @@ __all__ = [
     "record",
     "record_many",
     "recorded",
+    "recorded_many",
     "register",
     "seal",
     "values",
+    "values_of_many",
     "verify",
 ]
 

@@ -50,6 +50,11 @@ def values(services: Services, entry: Entry) -> dict[str, Any]:
     return store.written(_row(services, entry))
 
 
+def values_of_many(services: Services, entries: Sequence[Entry]) -> dict[str, Any]:
+    """The same for the statement `recorded_many`."""
+    return store.written_many([_row(services, entry) for entry in entries])
+
+
 def _row(services: Services, entry: Entry) -> dict[str, Any]:
     now = services.clock.now()
     return {

@@ -66,14 +66,24 @@ def _insert_many() -> sa.Insert:
 _MANY = _insert_many()
 
 
+def recorded_many() -> sa.Insert:
+    """A statement that records any number of events, for a change that is said with it (as a CTE) and so is one
+    statement by itself. The parameters are those of `written_many`."""
+    return _MANY
+
+
+def written_many(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns = {column.name: [row[column.name] for row in rows] for column in _WRITTEN}
+    for name in _JSON:
+        columns[name] = [None if one is None else orjson.dumps(one).decode() for one in columns[name]]
+    return {f"e_{name}": values for name, values in columns.items()}
+
+
 async def insert_events(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
     if len(rows) == 1:
         await tx.execute(_ONE, written(rows[0]))
     elif rows:
-        columns = {column.name: [row[column.name] for row in rows] for column in _WRITTEN}
-        for name in _JSON:
-            columns[name] = [None if one is None else orjson.dumps(one).decode() for one in columns[name]]
-        await tx.execute(_MANY, {f"e_{name}": values for name, values in columns.items()})
+        await tx.execute(_MANY, written_many(rows))
 
 
 async def lock_chain(tx: Tx) -> bool:

@@ -23,7 +23,7 @@ from certwright.platform.batching import Coalescer
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access, audit, keys
-from certwright.rooms.authorities import actions, lists, rules, store
+from certwright.rooms.authorities import actions, lists, profiles, rules, store
 from certwright.rooms.authorities.tables import issued_certificates
 from certwright.rooms.authorities.words import IssueRequest, Leaf, LeafRequest
 from certwright.x509 import bundles
@@ -78,15 +78,72 @@ class LeafIssuance:
         return answer
 
     async def _write(self, key: _Key, calls: Sequence[_Call]) -> list[list[Leaf | Problem] | Problem]:
-        services, (_, _, authority_id, project_id) = self._services, key
+        services, (_, _, authority_id, project_id), first = self._services, key, calls[0].actor
+        if all(_is_plain(one) for call in calls for one in call.prepared):
+            async with services.db.read() as tx:
+                project = await access.project_for(tx, first, "ccm:cert:issue", project_id)
+                ca = await store.seen_row(services.db, first, "ccm:cert:issue", authority_id)
+                batch = _gather(services, calls, ca, project)
+                rows = None if ca.policed else await actions.sign_many(tx, services, ca, batch.asked)
+            if rows is not None:
+                made = [row for row in rows if not isinstance(row, Problem)]
+                if made:
+                    await store.record_at_once(services, made, batch.events(rows))
+                return batch.answers(rows)
         async with services.db.begin() as tx:
-            first = calls[0].actor
             project = await access.project_for(tx, first, "ccm:cert:issue", project_id)
             ca = await store.visible_row(tx, first, "ccm:cert:issue", authority_id)
-            refused = [_refusal(call.actor, ca, project) for call in calls]
-            going = [call for call, problem in zip(calls, refused, strict=True) if problem is None]
-            made = iter(await _issue(tx, services, ca, project, going))
-        return [problem or next(made) for problem in refused]
+            batch = _gather(services, calls, ca, project)
+            rows = await actions.sign_many(tx, services, ca, batch.asked)
+            await _record(tx, services, batch, rows)
+        return batch.answers(rows)
+
+
+def _is_plain(one: _Prepared | Problem) -> bool:
+    """Whether it can be signed before the one statement that records it: it needs no key stored, no description of a
+    profile. (And there may be no policies, whose quotas are counted in the transaction that records.)"""
+    return isinstance(one, Problem) or (one.key is None and one.request.profile in profiles.BUILT_IN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Calls of one caller to one CA. `refused` has an entry for each, `good` and `asked` for each certificate."""
+
+    ca: Any
+    calls: Sequence[_Call]
+    refused: Sequence[Problem | None]
+    good: Sequence[tuple[_Call, _Prepared]]
+    asked: Sequence[IssueRequest]
+
+    def events(self, rows: Sequence[Mapping[str, Any] | Problem]) -> list[audit.Entry]:
+        return [
+            _entry(call.actor, self.ca, row)
+            for (call, _), row in zip(self.good, rows, strict=True)
+            if not isinstance(row, Problem)
+        ]
+
+    def answers(self, rows: Sequence[Mapping[str, Any] | Problem]) -> list[list[Leaf | Problem] | Problem]:
+        results = iter(rows)
+        return [
+            problem or [_answer(one if isinstance(one, Problem) else next(results)) for one in call.prepared]
+            for call, problem in zip(self.calls, self.refused, strict=True)
+        ]
+
+
+def _gather(services: Services, calls: Sequence[_Call], ca: Any, project: str) -> _Batch:
+    now = services.clock.now()
+    refused = [_refusal(call.actor, ca, project) for call in calls]
+    going = [call for call, problem in zip(calls, refused, strict=True) if problem is None]
+    good = [(call, one) for call in going for one in call.prepared if isinstance(one, _Prepared)]
+    asked = [
+        IssueRequest(
+            reference=new_id("lrq", now), account_id=ca.account_id, project_id=project, names=one.names,
+            public_key=one.public_key, profile=one.request.profile, subject=one.request.subject,
+            seconds=None if one.request.days is None else one.request.days * DAY,
+        )
+        for _, one in good
+    ]  # fmt: skip
+    return _Batch(ca, calls, refused, good, asked)
 
 
 def _refusal(actor: Actor, ca: Any, project_id: str) -> Problem | None:
@@ -99,32 +156,19 @@ def _refusal(actor: Actor, ca: Any, project_id: str) -> Problem | None:
     return None
 
 
-async def _issue(
-    tx: Tx, services: Services, ca: Any, project_id: str, calls: Sequence[_Call]
-) -> list[list[Leaf | Problem]]:
-    now = services.clock.now()
-    good = [(call, one) for call in calls for one in call.prepared if isinstance(one, _Prepared)]
-    asked = [
-        IssueRequest(
-            reference=new_id("lrq", now), account_id=ca.account_id, project_id=project_id, names=one.names,
-            public_key=one.public_key, profile=one.request.profile, subject=one.request.subject,
-            seconds=None if one.request.days is None else one.request.days * DAY,
-        )
-        for _, one in good
-    ]  # fmt: skip
-    rows = await actions.sign_many(tx, services, ca, asked)
-    made = [(call, one, row) for (call, one), row in zip(good, rows, strict=True) if not isinstance(row, Problem)]
-    holders = [(one.key, row) for _, one, row in made if one.key is not None]
+async def _record(tx: Tx, services: Services, batch: _Batch, rows: Sequence[dict[str, Any] | Problem]) -> None:
+    made = [(one, row) for (_, one), row in zip(batch.good, rows, strict=True) if not isinstance(row, Problem)]
+    if not made:
+        return
+    holders = [(one.key, row) for one, row in made if one.key is not None]
+    account_id, project_id = batch.ca.account_id, batch.asked[0].project_id
     key_ids = await keys.store_keys(
-        tx, services, [key for key, _ in holders], account_id=ca.account_id, project_id=project_id
+        tx, services, [key for key, _ in holders], account_id=account_id, project_id=project_id
     )
     for (_, row), key_id in zip(holders, key_ids, strict=True):
         row["key_id"] = key_id
-    if made:
-        await tx.execute(sa.insert(issued_certificates), [{"key_id": None} | row for _, _, row in made])
-    await audit.record_many(tx, services, [_entry(call.actor, ca, row) for call, _, row in made])
-    results = iter(rows)
-    return [[_answer(one if isinstance(one, Problem) else next(results)) for one in call.prepared] for call in calls]
+    await tx.execute(sa.insert(issued_certificates), [{"key_id": None} | row for _, row in made])
+    await audit.record_many(tx, services, batch.events(rows))
 
 
 @dataclass(frozen=True, slots=True)

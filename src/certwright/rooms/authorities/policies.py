@@ -96,19 +96,7 @@ async def gate(tx: Tx, ca: Any, requests: Sequence[IssueRequest], now: datetime)
     return Gate(ca.name, found, internal)
 
 
-_p = ca_policies.c
 # Asked for every certificate, so it is built once.
-_BINDING = (
-    sa.select(ca_policies)
-    .where(
-        _p.account_id == sa.bindparam("account"),
-        sa.or_(_p.authority_id.is_(None), _p.authority_id == sa.bindparam("authority")),
-        sa.or_(_p.project_id.is_(None), _p.project_id == sa.any_(sa.bindparam("projects", type_=ARRAY(sa.Text)))),
-    )
-    .order_by(sa.func.lower(_p.name))
-)
-
-
 _BINDING = (
     sa.select(ca_policies)
     .where(

@@ -66,7 +66,7 @@ class RemoteSigner:
         head, _ = await self._ask({"do": "import_key"}, to_pkcs8_der(key), self._for_signature)
         return str(head["key_id"])
 
-    async def sign(self, tx: Tx, key_id: str, document: Document) -> bytes:
+    async def sign(self, tx: Tx | None, key_id: str, document: Document) -> bytes:
         question: dict[str, Any] = {"do": "sign", "kind": kind_of(document), "key_id": key_id}
         question["hash"] = document.hash_name
         if isinstance(document, Linted):

@@ -44,7 +44,8 @@ Document = Linted | CrlDraft | OcspDraft | RequestDraft
 
 
 class Signer(Protocol):
-    """Holds keys of CAs and signs with them. `key_id` is this signer's own name for a key."""
+    """Holds keys of CAs and signs with them. `key_id` is this signer's own name for a key; to sign takes no transaction
+    where the caller has none."""
 
     async def create_key(
         self, tx: Tx, algorithm: CaKeyAlgorithm, store: KeyStore = KeyStore.SOFTWARE
@@ -52,7 +53,7 @@ class Signer(Protocol):
 
     async def import_key(self, tx: Tx, key: CaPrivateKey) -> str: ...
 
-    async def sign(self, tx: Tx, key_id: str, document: Document) -> bytes: ...
+    async def sign(self, tx: Tx | None, key_id: str, document: Document) -> bytes: ...
 
     async def erase_key(self, tx: Tx, key_id: str) -> None: ...
 
@@ -167,7 +168,7 @@ class LocalSigner:
             .values(sealed=None, erased_at=self._services.clock.now())
         )
 
-    async def sign(self, tx: Tx, key_id: str, document: Document) -> bytes:
+    async def sign(self, tx: Tx | None, key_id: str, document: Document) -> bytes:
         key = self._open.get(key_id)
         if key is None:
             key = self._open[key_id] = await self._opened(tx, key_id)
@@ -175,7 +176,10 @@ class LocalSigner:
             return await self._services.port(Token).sign(key.handle, document.tbs, document.hash_name)
         return sign_with_key(key, document.tbs, document.hash_name)
 
-    async def _opened(self, tx: Tx, key_id: str) -> CaPrivateKey | _InToken:
+    async def _opened(self, tx: Tx | None, key_id: str) -> CaPrivateKey | _InToken:
+        if tx is None:
+            async with self._services.db.read() as reading:
+                return await self._opened(reading, key_id)
         k = ca_keys.c
         query = sa.select(k.store, k.sealed, k.token_label, k.token_key)
         row = (await tx.execute(query.where(k.id == key_id, k.erased_at.is_(None)))).one_or_none()

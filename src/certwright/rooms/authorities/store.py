@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from certwright.kernel.actor import Actor
 from certwright.kernel.problems import not_found
-from certwright.platform.db import Tx
+from certwright.platform.db import Database, Said, Tx
 from certwright.platform.services import Services
-from certwright.rooms import access
+from certwright.rooms import access, audit
 from certwright.rooms.authorities import rules
 from certwright.rooms.authorities.tables import authorities, ca_keys, ca_policies, crl_shards, crls, issued_certificates
 from certwright.rooms.authorities.words import Authority, CaOrigin, CaState, KeyStore
@@ -92,6 +94,19 @@ async def visible_row(tx: Tx, actor: Actor, action: str, authority_id: str, *, l
     return found
 
 
+_OWN = Said(_ROW.where(authorities.c.account_id == sa.bindparam("account")))
+
+
+async def seen_row(db: Database, actor: Actor, action: str, authority_id: str) -> Any:
+    """The same where it is asked many times a second, with no transaction: what the filter shows, `decide` allows."""
+    found = await _OWN.row(db, authority=authority_id, account=actor.account_id)
+    resource = f"authority:{authority_id}"
+    if found is None or not access.decide(actor.grants, "ccm:ca:get", resource, found.project_id).allowed:
+        raise not_found("CA", authority_id)
+    access.require(actor, action, project_id=found.project_id, resource=resource)
+    return found
+
+
 async def children(tx: Tx, authority_id: str, now: datetime) -> int:
     """CAs below it that somebody may still use."""
     a = authorities.c
@@ -164,6 +179,45 @@ async def _look_up_chain(tx: Tx, ca: Any) -> tuple[bytes, ...]:
             break
         ca = (await tx.execute(sa.select(authorities).where(authorities.c.id == ca.parent_id))).one()
     return tuple(found)
+
+
+# --- recording -------------------------------------------------------------------------------------------------------
+
+# What differs from one certificate of a batch to the next. Arrays of arrays would all have to be of one length: names
+# travel as PostgreSQL writes an array.
+_EACH: Mapping[str, sa.types.TypeEngine[Any]] = {
+    "id": sa.Text(), "reference": sa.Text(), "profile": sa.Text(), "serial": sa.Text(), "names": sa.Text(),
+    "der": sa.LargeBinary(), "not_before": sa.DateTime(timezone=True), "not_after": sa.DateTime(timezone=True),
+    "shard": sa.Integer(),
+}  # fmt: skip
+_ALL = ("authority_id", "account_id", "project_id", "issued_at")
+
+
+def _record_at_once() -> Said:
+    i = issued_certificates.c
+    arrays = [sa.cast(sa.bindparam(f"i_{name}"), ARRAY(kind)) for name, kind in _EACH.items()]
+    new = sa.func.unnest(*arrays).table_valued(*_EACH, name="certificates").render_derived()
+    each = [sa.cast(new.c[name], ARRAY(sa.Text)) if name == "names" else new.c[name] for name in _EACH]
+    shared = [sa.bindparam(f"i_{name}", type_=i[name].type) for name in _ALL]
+    added = sa.insert(issued_certificates).from_select([*_EACH, *_ALL], sa.select(*each, *shared))
+    return Said(audit.recorded_many().add_cte(added.returning(i.id).cte("issued")))
+
+
+_RECORD_AT_ONCE = _record_at_once()
+
+
+async def record_at_once(services: Services, rows: Sequence[Mapping[str, Any]], events: Sequence[audit.Entry]) -> None:
+    """Certificates of one CA and project without keys held here, made at one time, and their lines in the audit log:
+    one statement, which is a transaction by itself. Raises IntegrityError, Unavailable."""
+    values: dict[str, Any] = {f"i_{name}": [row[name] for row in rows] for name in _EACH}
+    values["i_names"] = [_array(names) for names in values["i_names"]]
+    values |= {f"i_{name}": rows[0][name] for name in _ALL}
+    await _RECORD_AT_ONCE.rows(services.db, **values, **audit.values_of_many(services, events))
+
+
+def _array(texts: Sequence[str]) -> str:
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    return "{" + ",".join([f'"{text}"' for text in quoted]) + "}"
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -49,16 +50,18 @@ async def issue_for_client(
     (result,) = await actions.issue_many(tx, services, authority_id, [request])
     if isinstance(result, Problem):
         raise result
-    await audit.record_many(tx, services, [_entry(actor, request, result)])
+    await audit.record_many(tx, services, [_entry(actor, authority_id, request, result.id, result.serial, result.der)])
     return result
 
 
-def _entry(actor: Actor, request: IssueRequest, issued: IssuedCertificate) -> audit.Entry:
+def _entry(
+    actor: Actor, authority_id: str, request: IssueRequest, issued_id: str, serial: str, der: bytes
+) -> audit.Entry:
     return audit.Entry(
-        actor, "ccm:cert:issue", "authority", issued.authority_id, request.project_id,
+        actor, "ccm:cert:issue", "authority", authority_id, request.project_id,
         after={
-            "certificate": issued.id, "profile": request.profile, "serial": issued.serial,
-            "sha256": hashlib.sha256(issued.der).hexdigest(), "names": list(request.names),
+            "certificate": issued_id, "profile": request.profile, "serial": serial,
+            "sha256": hashlib.sha256(der).hexdigest(), "names": list(request.names),
         },
     )  # fmt: skip
 
@@ -101,21 +104,16 @@ async def sign_at_once(services: Services, actor: Actor, authority_id: str, requ
         if len(_known_cas) >= _MOST_KNOWN:
             _known_cas.clear()
         _known_cas[authority_id] = ca
-    if ca is None or ca.policed or request.profile not in profiles.BUILT_IN:
-        _known_cas.pop(authority_id, None)
+    row = None
+    if ca is not None and actions.needs_no_reading(ca, request):
+        with suppress(Problem):
+            row = await actions.sign_unread(services, ca, request)
+    if row is None:
+        forget_known(authority_id)
         return None
-    try:
-        async with services.db.read() as tx:
-            (row,) = await actions.sign_many(tx, services, ca, [request])
-            chain = await store.chain(tx, ca)
-    except Problem:
-        row = None
-    if row is None or isinstance(row, Problem):
-        _known_cas.pop(authority_id, None)
-        return None
-    issued = IssuedCertificate(row["id"], ca.id, row["serial"], row["der"], chain)
+    entry = _entry(actor, authority_id, request, row["id"], row["serial"], row["der"])
     values = {f"i_{name}": row[name] for name in _RECORDED} | {"ca_version": ca.version}
-    return SignedLeaf(issued.id, values | audit.values(services, _entry(actor, request, issued)))
+    return SignedLeaf(row["id"], values | audit.values(services, entry))
 
 
 def forget_known(authority_id: str) -> None:
