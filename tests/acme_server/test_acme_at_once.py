@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 import httpx2
@@ -12,8 +13,11 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certwright.acme import jose
+from certwright.kernel.problems import Unavailable
 from certwright.rooms import acme_server, authorities
+from certwright.rooms.acme_server import store
 from certwright.rooms.acme_server.tables import acme_accounts, acme_directories, acme_orders
+from certwright.rooms.authorities.signer import Signer
 from certwright.rooms.authorities.words import PolicyLimits
 from tests.acme_server.support import JOSE, Client, Outside, builtin_ca, csr, open_directory, problem
 from tests.conftest import World
@@ -153,27 +157,114 @@ def test_what_is_refused_has_used_its_nonce(client: Client, resource: str, paylo
     assert problem(client.raw(client.order_url(order), good)) == "badNonce"
 
 
-def test_an_order_in_the_moment_its_service_is_deleted(world: World, client: Client) -> None:
-    client.order("a.example")
-    url, nonce = client.at("new-order"), client.fresh_nonce()
-    payload = {"identifiers": [{"type": "dns", "value": "b.example"}]}
-    body = jose.signed_request(payload, url=url, nonce=nonce, key=client.key, kid=client.kid)
+# --- races ------------------------------------------------------------------------------------------------------------
+
+
+def _while_held(
+    world: World, client: Client, url: str, payload: Any, first: str, then: Sequence[str]
+) -> httpx2.Response:
+    """The answer to a request that had to wait for what a transaction with `first` holds, until `then` was said too."""
+    body = jose.signed_request(payload, url=url, nonce=client.fresh_nonce(), key=client.key, kid=client.kid)
 
     async def race() -> httpx2.Response:
         transport = httpx2.ASGITransport(client.app)
         async with httpx2.AsyncClient(transport=transport, base_url="https://cw.example") as http:
             async with world.services.db.begin() as tx:
-                for table in ("acme_orders", "acme_authorizations", "acme_accounts", "acme_directories"):
-                    await tx.execute(sa.text(f"DELETE FROM {table}"))
-                sent = asyncio.create_task(http.post(url, content=body, headers={"content-type": JOSE}))
+                await tx.execute(sa.text(first))
+                # A context of its own: the request isn't inside this transaction.
+                sent = asyncio.get_running_loop().create_task(
+                    http.post(url, content=body, headers={"content-type": JOSE}), context=Context()
+                )
                 while not sent.done() and not await tx.scalar(_WAITING):
                     await tx.execute(sa.text("SELECT pg_stat_clear_snapshot()"))
+                assert not sent.done(), "it waits for what is held"
+                for statement in then:
+                    await tx.execute(sa.text(statement))
             return await sent
 
-    answer = world.run(race())
+    return world.run(race())
+
+
+_TABLES = ("acme_orders", "acme_authorizations", "acme_accounts", "acme_directories")
+_ORDER = {"identifiers": [{"type": "dns", "value": "b.example"}]}
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param("SELECT 1 FROM acme_accounts FOR UPDATE", id="one waits for the other"),
+        pytest.param("SELECT 1 FROM acme_directories FOR UPDATE", id="both wait for each other"),
+    ],
+)
+def test_an_order_in_the_moment_its_service_is_deleted(world: World, client: Client, first: str) -> None:
+    client.order("a.example")
+    deletes = [f"DELETE FROM {table}" for table in _TABLES]
+
+    answer = _while_held(world, client, client.at("new-order"), _ORDER, first, deletes)
 
     assert problem(answer) == "accountDoesNotExist"
     assert world.run(_count(world, acme_orders)) == world.run(_count(world, acme_directories)) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        pytest.param("UPDATE authorities SET disabled_at = now()", "unauthorized", id="the CA is disabled"),
+        pytest.param(
+            "UPDATE acme_accounts SET deactivated_at = now(), revoked = true", "unauthorized",
+            id="the account is turned away",
+        ),
+        pytest.param("UPDATE acme_orders SET status = 'invalid'", "orderNotReady", id="the order fails"),
+    ],
+)  # fmt: skip
+def test_a_finalization_that_had_to_wait_is_judged_by_what_is_then(
+    world: World, client: Client, change: str, kind: str
+) -> None:
+    client.obtain("a.example")
+    order = _ready(client, "b.example")
+    held = "SELECT 1 FROM acme_orders WHERE status = 'pending' FOR UPDATE"
+    change = change if "acme_orders" not in change else f"{change} WHERE status = 'pending'"
+
+    answer = _while_held(world, client, order["finalize"], {"csr": csr("b.example")}, held, [change])
+
+    assert problem(answer) == kind, answer.text
+    assert len(world.run(authorities.list_leaves(world.services, world.actor, builtin_ca(world)))) == 1
+
+
+def test_an_account_turned_away_between_the_two_statements_gets_nothing(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.obtain("a.example")
+    order = _ready(client, "b.example")
+    fulfil = store.fulfil_at_once
+
+    async def late(*given: Any) -> bool:
+        async with world.services.db.begin() as tx:
+            await tx.execute(sa.update(acme_accounts).values(deactivated_at=world.clock.now(), revoked=True))
+        return await fulfil(*given)
+
+    monkeypatch.setattr(store, "fulfil_at_once", late)
+
+    assert problem(client.post(order["finalize"], {"csr": csr("b.example")})) == "unauthorized"
+    assert len(world.run(authorities.list_leaves(world.services, world.actor, builtin_ca(world)))) == 1
+
+
+def test_a_signer_that_does_not_answer_is_asked_once(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = _ready(client, "b.example")
+    asked = []
+
+    async def silent(*_: Any) -> bytes:
+        asked.append(1)
+        raise Unavailable("hsm_unavailable", "The HSM doesn't answer.", fix="Try again.")
+
+    monkeypatch.setattr(world.services.port(Signer), "sign", silent)
+
+    refused = client.post(order["finalize"], {"csr": csr("b.example")})
+
+    assert refused.status_code == 503
+    assert len(asked) == 1
 
 
 async def _count(world: World, table: sa.Table) -> int:

@@ -1,6 +1,6 @@
 """The HTTP side of the ACME server (RFC 8555 section 6): what every answer carries, and which resource is meant.
 
-Not routes of the API: bodies are JWS, refusals are ACME's problem documents, and a certificate takes eight requests, so
+Not routes of the API: bodies are JWS, refusals are ACME's problem documents, and a certificate takes six requests, so
 each of them should cost little.
 """
 
@@ -89,8 +89,13 @@ class AcmeDoor:
             if isinstance(problem, Unavailable):
                 # Without a database there is no key to make a nonce with.
                 return _refusal(refused, {"Retry-After": "5"})
+            if not signed or isinstance(problem, NotFound):
+                return _refusal(refused, {})
             # Each answer to a signed request carries a nonce for the next, refusals too (section 6.5).
-            return _refusal(refused, await self._headers(slug) if signed and not isinstance(problem, NotFound) else {})
+            try:
+                return _refusal(refused, await self._headers(slug))
+            except Unavailable:
+                return _refusal(refused, {})
         headers = await self._headers(slug) if signed or parts == ("new-nonce",) else {}
         return _response(answer, headers)
 

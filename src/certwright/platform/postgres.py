@@ -78,7 +78,7 @@ _SETTINGS = {
     "cluster_name": NAME,  # shown by ps
     # Memory: one small machine runs everything.
     "shared_buffers": "32MB",
-    "max_connections": "60",
+    "max_connections": "100",
     "work_mem": "8MB",
     "maintenance_work_mem": "32MB",
     "wal_buffers": "1MB",

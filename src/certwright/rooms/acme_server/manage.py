@@ -201,11 +201,14 @@ async def delete_directory(services: Services, actor: Actor, directory_id: str) 
     """Closes an ACME service for good, with its accounts and orders; what was issued stays with its CA, and clients
     can't renew or revoke it any more. Needs `ccm:acme:delete`. Raises Refused `acme_enabled` for one that is open."""
     async with services.db.begin() as tx:
+        # In this order orders lock them, too, which point at both.
+        await store.visible_directory(tx, actor, "ccm:acme:delete", directory_id)
+        accounts = sa.select(acme_accounts.c.id).where(acme_accounts.c.directory_id == directory_id)
+        await tx.execute(accounts.with_for_update())
         row = await store.visible_directory(tx, actor, "ccm:acme:delete", directory_id, lock=True)
         if row.disabled_at is None:
             raise Refused("acme_enabled", f"The ACME service {row.name!r} is open to its clients.",
                           fix="Disable it first; then it can be deleted.")  # fmt: skip
-        accounts = sa.select(acme_accounts.c.id).where(acme_accounts.c.directory_id == directory_id)
         for table in (acme_orders, acme_authorizations):
             await tx.execute(sa.delete(table).where(table.c.acme_account_id.in_(accounts)))
         for table in (acme_accounts, acme_eab_keys):

@@ -123,8 +123,8 @@ class Prover:
         task = self._tasks.get(authorization_id)
         if task is None:
             return None
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-        return task.result() if done else None
+        await asyncio.wait({task}, timeout=seconds)
+        return task.result() if task.done() and not task.cancelled() and task.exception() is None else None
 
     async def idle(self) -> None:
         """Until nothing begun here is under way."""

@@ -1,7 +1,7 @@
 """What ACME clients ask for (RFC 8555 section 7): one function a resource.
 
-A request is read, its nonce used up, its signature verified; only then anything is looked at or done. Each answer is a
-`Reply`; each refusal an `AcmeProblem`.
+A request is read and its signature verified; nothing is done for it, and nothing of the account shown, unless its nonce
+was good and is used up. Each answer is a `Reply`; each refusal an `AcmeProblem`.
 """
 
 from __future__ import annotations
@@ -586,7 +586,8 @@ async def order(services: Services, asked: Asked, order_id: str) -> Reply:
 
 
 async def finalize(services: Services, asked: Asked, order_id: str) -> Reply:
-    """Section 7.4: signs and records the certificate in the transaction that makes the order valid."""
+    """Section 7.4: signs, and records the certificate in the very statement, or the transaction, that makes the order
+    valid."""
     client, payload = asked.known, _payload(asked)
     csr = payload.get("csr")
     if not isinstance(csr, str):
@@ -596,6 +597,7 @@ async def finalize(services: Services, asked: Asked, order_id: str) -> Reply:
     if not await _issue_at_once(services, asked, client, row, request):
         async with services.db.begin() as tx:
             row = _ready(asked, await store.order_with_proofs(tx, client.id, order_id, lock=True))
+            await store.require_account(tx, client)
             issued = await authorities.issue_for_client(
                 tx, services, _actor(asked, client), asked.served.authority_id,
                 _issue_request(asked, client, row, request),
@@ -606,6 +608,8 @@ async def finalize(services: Services, asked: Asked, order_id: str) -> Reply:
 
 
 async def _issue_at_once(services: Services, asked: Asked, client: Client, row: Any, request: rules.OrderCsr) -> bool:
+    if asked.served.policed:
+        return False
     authority_id = asked.served.authority_id
     asked_for = _issue_request(asked, client, row, request)
     signed = await authorities.sign_at_once(services, _actor(asked, client), authority_id, asked_for)

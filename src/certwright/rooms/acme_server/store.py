@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -179,14 +178,18 @@ def _through_the_gate(*columns: Any, of: sa.FromClause, on: sa.ColumnElement[boo
     return sa.select(_GATE.c.good, _GATE.c.current, *columns).select_from(_GATE.outerjoin(of, sa.and_(_OPEN, on)))
 
 
-async def at_once(services: Services, statement: Said, ticket: Ticket, **values: Any) -> list[Any]:
-    """The rows of a statement with a gate. Raises AcmeProblem `badNonce`, `accountDoesNotExist`, `unauthorized`."""
+def _known(ticket: Ticket) -> dict[str, Any]:
     client = ticket.client
-    known = {
+    return {
         "nonce": ticket.nonce, "nonce_key": ticket.nonce_key, "now": ticket.now, "directory": ticket.directory_id,
         "client": client.id, "mark": client.thumbprint, "allowed": client.allowed_names,
     }  # fmt: skip
-    rows = await statement.rows(services.db, **known | values)
+
+
+async def at_once(services: Services, statement: Said, ticket: Ticket, **values: Any) -> list[Any]:
+    """The rows of a statement with a gate. Raises AcmeProblem `badNonce`, `accountDoesNotExist`, `unauthorized`."""
+    client = ticket.client
+    rows = await statement.rows(services.db, **_known(ticket) | values)
     if not rows[0].good:
         services.port(nonces.Nonces).forget()
         raise nonces.bad_nonce()
@@ -208,8 +211,7 @@ async def use_up(services: Services, ticket: Ticket) -> None:
 
 async def spend(services: Services, ticket: Ticket) -> None:
     """The nonce of a request that was refused, if it wasn't before."""
-    with suppress(AcmeProblem):
-        await use_up(services, ticket)
+    await _GATE_ALONE.rows(services.db, **_known(ticket))
 
 
 # --- orders and authorizations ----------------------------------------------------------------------------------------
@@ -265,11 +267,14 @@ _ORDER_FULFILLED = (
 
 
 def _fulfil() -> Said:
+    """Waits for nobody: what is judged here is judged at the moment the statement begins."""
+    mine = sa.and_(_o.id == sa.bindparam("order"), _o.acme_account_id == sa.bindparam("client"))
+    free = sa.select(_o.id).where(mine).with_for_update(key_share=True, skip_locked=True).scalar_subquery()
+    there = sa.exists().where(_a.id == sa.bindparam("client"), _a.deactivated_at.is_(None))
     fulfilled = (
         sa.update(acme_orders)
         .where(
-            _o.id == sa.bindparam("order"), _o.acme_account_id == sa.bindparam("client"), _o.status == "pending",
-            _o.expires_at > sa.bindparam("now"), authorities.unchanged(),
+            _o.id == free, _o.status == "pending", _o.expires_at > sa.bindparam("now"), there, authorities.unchanged()
         )
         .values(status="valid", issued_id=sa.bindparam("i_id"))
         .returning(_o.id)
@@ -285,8 +290,13 @@ async def fulfil_at_once(
     db: Database, client_id: str, order_id: str, signed: authorities.SignedLeaf, now: datetime
 ) -> bool:
     """Records the certificate and makes the order valid, in one statement. False, and nothing done, where the order
-    isn't open any more, or the CA not as it was."""
+    isn't open any more or somebody is at it, the account was turned away, or the CA isn't as it was."""
     return await _FULFIL.row(db, order=order_id, client=client_id, now=now, **signed.values) is not None
+
+
+async def require_account(tx: Tx, client: Client) -> None:
+    """Raises AcmeProblem for an account that was turned away meanwhile."""
+    still_there((await tx.execute(sa.select(_a.deactivated_at, _a.revoked).where(_a.id == client.id))).one_or_none())
 
 
 async def fulfil(tx: Tx, order_id: str, issued_id: str) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from certwright.acme.jose import from_b64url
 from certwright.acme.renewal import certificate_id
 from certwright.kernel.actor import Actor
-from certwright.kernel.problems import Problem
+from certwright.kernel.problems import Problem, Unavailable
 from certwright.platform.db import Said, Tx, is_one_of
 from certwright.platform.services import Services
 from certwright.rooms import audit
@@ -22,6 +22,8 @@ from certwright.rooms.authorities import actions, lists, profiles, store
 from certwright.rooms.authorities.tables import authorities, ca_policies, issued_certificates
 from certwright.rooms.authorities.words import IssuedCertificate, IssueRequest
 from certwright.x509.certificates import load
+
+log = structlog.get_logger(__name__)
 
 # A serial of 20 octets with a leading zero, in base 64.
 _LONGEST_SERIAL = 28
@@ -97,7 +99,9 @@ class SignedLeaf:
 async def sign_at_once(services: Services, actor: Actor, authority_id: str, request: IssueRequest) -> SignedLeaf | None:
     """The quick way of `issue_for_client`: judged by what this process knows of the CA, and recorded only if that still
     holds. None where it can't be gone: where there are policies, for kinds of certificates described by people, for a
-    CA that was changed, and for whatever is refused: `issue_for_client` says why."""
+    CA that was changed, and for whatever is refused: `issue_for_client` says why. Raises Unavailable."""
+    if request.profile not in profiles.BUILT_IN:
+        return None
     ca = _known_cas.get(authority_id)
     if ca is None:
         ca = await _CA.row(services.db, authority=authority_id)
@@ -106,8 +110,12 @@ async def sign_at_once(services: Services, actor: Actor, authority_id: str, requ
         _known_cas[authority_id] = ca
     row = None
     if ca is not None and actions.needs_no_reading(ca, request):
-        with suppress(Problem):
+        try:
             row = await actions.sign_unread(services, ca, request)
+        except Unavailable:
+            raise  # whoever signs would be asked in vain a second time
+        except Problem as problem:
+            log.debug("not issued at once", code=problem.code)
     if row is None:
         forget_known(authority_id)
         return None
