@@ -21,18 +21,20 @@ async def _until(db: Database, connections: int) -> None:
 
 def test_a_statement_that_was_given_up_leaves_its_connection_to_nobody(world: World) -> None:
     async def run() -> None:
-        db = Database(world.services.db.dsn)
-        others = (await db.fetch(_HERE, []))[0]["count"]
-        given_up = [asyncio.create_task(db.fetch("SELECT pg_sleep(0.3)", [])) for _ in range(4)]
+        db, other = Database(world.services.db.dsn), Database(world.services.db.dsn)
+        others = (await other.fetch(_HERE, []))[0]["count"]
+        given_up = [asyncio.create_task(db.fetch("SELECT pg_sleep(0.5)", [])) for _ in range(4)]
         waiting = asyncio.create_task(db.fetch("SELECT 1", []))
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):
+            await _until(other, others + 4)
         for task in (*given_up, waiting):
             task.cancel()
         await asyncio.gather(*given_up, waiting, return_exceptions=True)
         assert [(await db.fetch("SELECT $1::int AS n", [n]))[0]["n"] for n in range(8)] == list(range(8))
-        async with asyncio.timeout(10):
-            await _until(db, others)
         await db.close()
+        async with asyncio.timeout(10):
+            await _until(other, others)
+        await other.close()
 
     world.run(run())
 
