@@ -4,6 +4,7 @@ system calls, and a client that is woken twice."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -16,10 +17,17 @@ _LARGE: Final = 64 * 1024
 
 
 class OneWrite(HttpToolsProtocol):
-    """Uvicorn's protocol over such a transport."""
+    """Uvicorn's protocol over such a transport. `at_the_end` is called when the connection has ended."""
+
+    at_the_end: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(cast(asyncio.Transport, _Joining(transport, self.loop)))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.at_the_end is not None:
+            self.at_the_end()
 
 
 class _Joining:

@@ -27,6 +27,7 @@ from certwright.entry.lifeline import loop_factory, say, stop_event
 from certwright.entry.one_write import OneWrite
 from certwright.entry.responder import ChallengeResponder
 from certwright.entry.siblings import Siblings, fork
+from certwright.entry.turns import Shares, TurnByTurn
 from certwright.entry.web_certificate import WebCertificate
 from certwright.kernel.problems import Invalid, Problem, Unavailable
 from certwright.platform import roles
@@ -210,20 +211,24 @@ def main(
     leads = leads or socket_fd is None
     unbound: socket.socket | None = None
     siblings: Siblings | None = None
+    shares: Shares | None = None
     if processes > 1 and role != "worker" and socket_fd is None:
         from certwright.entry.app import load
 
         load()
-        unbound = _new_listener(settings)
+        unbound, shares = _new_listener(settings), Shares(processes)
         forked = fork(processes - 1)
         if isinstance(forked, Siblings):
             siblings = forked
         elif forked.may_serve():
             role, socket_fd, lifeline, leads = "web", unbound.detach(), forked.lifeline, False
+            shares.belong_to(forked.number)
         else:
             return
     try:
-        _run(_serve(settings, role, socket_fd, lifeline, leads=leads, unbound=unbound, siblings=siblings))
+        _run(
+            _serve(settings, role, socket_fd, lifeline, leads=leads, unbound=unbound, siblings=siblings, shares=shares)
+        )
     finally:
         if siblings is not None:
             siblings.cut()  # also those that wait for a start that failed
@@ -243,6 +248,7 @@ async def _serve(
     leads: bool,
     unbound: socket.socket | None,
     siblings: Siblings | None,
+    shares: Shares | None,
 ) -> None:
     is_alone = socket_fd is None and lifeline is None
     stopping = stop_event(lifeline, quiet=not is_alone)
@@ -271,12 +277,12 @@ async def _serve(
                 listener = listen(settings, unbound) if socket_fd is None else socket.socket(fileno=socket_fd)
                 certificate = WebCertificate(services)
                 await certificate.load()
-                server = _Server(_uvicorn_config(services, certificate.context))
+                server = _Server(_uvicorn_config(services, certificate.context), shares)
                 tasks.append(asyncio.create_task(server.serve(sockets=[listener]), name="web"))
                 beside.append(asyncio.create_task(certificate.keep_fresh(), name="web certificate"))
-            if siblings is not None:
+            if siblings is not None and shares is not None:
                 siblings.let_serve()
-                beside.append(asyncio.create_task(siblings.watch(), name="siblings"))
+                beside.append(asyncio.create_task(siblings.watch(shares.gone), name="siblings"))
             _settle()
             if is_alone:
                 await greet(services, role)
@@ -321,7 +327,29 @@ async def _stop(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to us: one stop must end web, worker and database in order."""
+    """Leaves signals to us: one stop must end web, worker and database in order. With `shares`, several processes share
+    the listeners out among them."""
+
+    def __init__(self, config: uvicorn.Config, shares: Shares | None = None) -> None:
+        super().__init__(config)
+        self._shares = shares
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._shares is None:
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        for listener in sockets or []:
+            server = TurnByTurn(listener, self._shares, self._protocol, self.config.ssl)
+            server.start(self.config.backlog)
+            # To uvicorn all that matters of a server is that it can be closed.
+            self.servers.append(server)  # type: ignore[arg-type]
+
+    def _protocol(self) -> OneWrite:
+        assert self._shares is not None
+        protocol = OneWrite(self.config, self.server_state, self.lifespan.state)
+        protocol.at_the_end = self._shares.one_less
+        return protocol
 
     # uvicorn gives this hook no type we could repeat.
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -27,9 +28,11 @@ _LOOK_AT_THE_END_EVERY = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Sibling:
-    """What a forked process has of the first one: a descriptor whose other end that one holds."""
+    """What a forked process has of the first one: a descriptor whose other end that one holds, and which of the
+    processes it is (from 1)."""
 
     lifeline: int
+    number: int
 
     def may_serve(self) -> bool:
         """Waits for the first one; False when that ended instead."""
@@ -43,18 +46,20 @@ class Siblings:
         """`lifelines` by process id."""
         self._lifelines = lifelines
         self._running = set(lifelines)
+        self._numbers = {pid: number for number, pid in enumerate(lifelines, start=1)}
 
     def let_serve(self) -> None:
         for lifeline in self._lifelines.values():
             with contextlib.suppress(BrokenPipeError):  # it ended already
                 os.write(lifeline, b"\n")
 
-    async def watch(self) -> None:
-        """Says which ended by itself; the others go on."""
+    async def watch(self, ended: Callable[[int], None]) -> None:
+        """Says which ended by itself, in the log and to `ended`; the others go on."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             for pid, code in self._reap():
                 log.error("a web process ended; the others go on without it", pid=pid, code=code)
+                ended(self._numbers[pid])
 
     def cut(self) -> None:
         """They finish what they are at, and end."""
@@ -93,24 +98,24 @@ def fork(count: int) -> Siblings | Sibling:
     sys.stderr.flush()
     pipes = [os.pipe() for _ in range(count)]
     pids = []
-    for theirs, _ in pipes:
+    for number, (theirs, _) in enumerate(pipes, start=1):
         pid = os.fork()
         if pid == 0:
-            return _begin(theirs, {end for pipe in pipes for end in pipe})
+            return _begin(theirs, {end for pipe in pipes for end in pipe}, number)
         pids.append(pid)
     for theirs, _ in pipes:
         os.close(theirs)
     return Siblings({pid: ours for pid, (_, ours) in zip(pids, pipes, strict=True)})
 
 
-def _begin(lifeline: int, ends: set[int]) -> Sibling:
+def _begin(lifeline: int, ends: set[int], number: int) -> Sibling:
     # Ctrl-C and a service manager reach every process; the first one ends its siblings in order.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
     # Held open here, a lifeline of another sibling wouldn't be cut when the first process is gone.
     for end in ends - {lifeline}:
         os.close(end)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return Sibling(lifeline)
+    return Sibling(lifeline, number)
