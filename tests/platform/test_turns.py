@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from certwright.entry import turns
 from certwright.entry.turns import Shares, TurnByTurn
 
 
@@ -74,7 +75,8 @@ def test_connections_that_come_together_are_shared_out_evenly() -> None:
     async def run() -> None:
         takers = Takers(2)
         made = await asyncio.gather(*(takers.connect() for _ in range(16)))
-        assert sorted(number for number, _ in made) == 8 * [0] + 8 * [1]
+        # Who rested may take one that came just then.
+        assert min([number for number, _ in made].count(one) for one in (0, 1)) >= 4
         for _, writer in made:
             writer.close()
         async with asyncio.timeout(10):
@@ -85,7 +87,9 @@ def test_connections_that_come_together_are_shared_out_evenly() -> None:
     asyncio.run(run())
 
 
-def test_who_has_fewer_gets_the_next() -> None:
+def test_who_has_fewer_gets_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_POLITE", 60.0)
+
     async def run() -> None:
         takers = Takers(2)
         for _ in range(5):

@@ -61,7 +61,7 @@ class TurnByTurn:
         self._listener, self._shares, self._protocol, self._context = listener, shares, protocol, context
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[None]] = set()
-        self._closed = self._rested = False
+        self._closed = False
 
     def start(self, backlog: int) -> None:
         self._listener.setblocking(False)
@@ -69,11 +69,12 @@ class TurnByTurn:
         self._loop.add_reader(self._listener.fileno(), self._readable)
 
     def _readable(self) -> None:
-        if self._shares.is_ahead and not self._rested:
+        if self._shares.is_ahead:
             self._rest(_POLITE)
-            return
-        # Nobody else took it: they have ended, or have much to do.
-        self._rested = False
+        else:
+            self._take()
+
+    def _take(self) -> None:
         try:
             connection, _ = self._listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -89,13 +90,14 @@ class TurnByTurn:
         task.add_done_callback(self._opening.discard)
 
     def _rest(self, seconds: float) -> None:
-        self._rested = True
         self._loop.remove_reader(self._listener.fileno())
         self._loop.call_later(seconds, self._go_on)
 
     def _go_on(self) -> None:
         if not self._closed:
             self._loop.add_reader(self._listener.fileno(), self._readable)
+            # Whoever still waits was left to others that ended, or have much to do.
+            self._take()
 
     async def _open(self, connection: socket.socket) -> None:
         opened = False
