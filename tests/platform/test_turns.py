@@ -87,14 +87,15 @@ def test_connections_that_come_together_are_shared_out_evenly() -> None:
     asyncio.run(run())
 
 
-def test_who_has_fewer_gets_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_who_has_fewer_gets_the_next(monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
     monkeypatch.setattr(turns, "_POLITE", 60.0)
 
     async def run() -> None:
         takers = Takers(2)
         for _ in range(5):
-            takers.shares[0].one_more()
-        assert {number for number, _ in [await takers.connect() for _ in range(5)]} == {1}
+            takers.shares[ahead].one_more()
+        assert {number for number, _ in [await takers.connect() for _ in range(5)]} == {1 - ahead}
         await takers.end()
 
     asyncio.run(run())
