@@ -395,6 +395,14 @@ def test_openssl_asks_by_post_and_by_get_and_believes_it(
     assert "Response verify OK" in verdict.stderr
 
 
+@pytest.mark.parametrize("safe", ["", "/"], ids=["percent-encoded", "as it is"])
+def test_a_question_whose_path_ends_in_a_slash_is_answered(api: Api, low: authorities.Authority, safe: str) -> None:
+    text = base64.b64encode(asked_by_sha1(low, 2**153 - 1)).decode()
+    assert text.endswith("/")
+    answer = api.request("GET", f"/ocsp/{low.id}/{quote(text, safe=safe)}")
+    assert library.load_der_ocsp_response(answer.content).certificate_status is library.OCSPCertStatus.UNKNOWN
+
+
 @pytest.mark.parametrize("body", [b"", b"garbage", b"0" * 5000], ids=["nothing", "garbage", "too much"])
 def test_what_is_no_question_is_told_so_in_the_protocol(world: World, api: Api, body: bytes) -> None:
     for answer in (api.request("POST", "/ocsp/ca_1", content=body), api.request("GET", "/ocsp/ca_1/garbage")):

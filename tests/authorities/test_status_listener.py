@@ -181,6 +181,16 @@ def test_serials_nobody_issued_are_unknown_and_push_nobody_out(
     assert not listener._kept
 
 
+@pytest.mark.parametrize("safe", ["", "/"], ids=["percent-encoded", "as it is"])
+def test_a_question_whose_path_ends_in_a_slash_is_answered(
+    world: World, listener: StatusListener, low: authorities.Authority, safe: str
+) -> None:
+    # What one certificate in 64 has: only its length and its last six bits decide.
+    text = base64.b64encode(asked_by_sha1(low, 2**153 - 1)).decode()
+    assert text.endswith("/")
+    assert state_of(ask(world, listener, f"/ocsp/{low.id}/{quote(text, safe=safe)}")) is Status.UNKNOWN
+
+
 def test_several_requests_at_once_on_one_connection_are_answered_in_order(
     world: World, listener: StatusListener, low: authorities.Authority
 ) -> None:

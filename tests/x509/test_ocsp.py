@@ -13,7 +13,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509 import ocsp as library
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from certwright.kernel.problems import Invalid, Problem
@@ -169,6 +169,17 @@ PATHS = {
 @pytest.mark.parametrize("how", PATHS)
 def test_a_question_in_a_path_is_read(how: str) -> None:
     assert ocsp.question_from_path(PATHS[how]).serial == LEAF_SERIAL
+
+
+@given(st.integers(0, 2**152 - 1), st.booleans())
+@example(2**152 - 1, True)  # ends in a slash
+@example(2**152 - 1, False)
+def test_a_question_in_a_path_is_read_whatever_the_serial(random_bits: int, encoded: bool) -> None:
+    serial = 1 << 152 | random_bits  # as long as those of our own certificates
+    name, key = ocsp.issuer_digests(H.issuer, "sha1")
+    asked = library.OCSPRequestBuilder().add_certificate_by_hash(name, key, serial, hashes.SHA1()).build()
+    path = path_of(asked.public_bytes(serialization.Encoding.DER))
+    assert ocsp.question_from_path(quote(path, safe="") if encoded else path).serial == serial
 
 
 NO_QUESTIONS = {

@@ -135,7 +135,8 @@ def question_from_path(path: str) -> Question:
     slash that a proxy doubled or took away can't be mended. Raises Invalid `ocsp_question`."""
     if len(path) > 4 * MAX_QUESTION_OCTETS:
         raise _not_a_question()
-    text = unquote(path).strip("/").replace("-", "+").replace("_", "/")
+    # Only before it: a slash at the end belongs to the question, that of one certificate in 64.
+    text = unquote(path).lstrip("/").replace("-", "+").replace("_", "/")
     try:
         return read_question(base64.b64decode(text + "=" * (-len(text) % 4), validate=True))
     except (binascii.Error, ValueError):
