@@ -34,14 +34,15 @@ run: assets ## set everything up and start the product on https://127.0.0.1:8443
 
 servers:
 	@scripts/servers nginx named knotd pebble chromium faketime haproxy apache2 keytool tomcat10 softhsm2-util \
-		lego dehydrated
+		pkcs11-tool p11-kit p11-kit-client swtpm tpm2-pkcs11 tcti-swtpm softokn cc libc6-dev \
+		lego dehydrated uacme
 
 test: assets servers ## install the real servers where allowed, then run every test
 	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 walks: assets servers ## long random walks and every kill alone: CERTWRIGHT_WALKS of them (default 5000)
 	@CERTWRIGHT_WALKS=$${CERTWRIGHT_WALKS:-5000} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) -s \
-		tests/certificates/test_random_walks.py tests/flows/test_every_operation.py \
+		tests/certificates/test_random_walks.py tests/flows/test_every_operation.py tests/authorities/test_life.py \
 		tests/acme_server/test_acme_walks.py tests/acme_server/test_acme_kills.py \
 		tests/acme_server/test_acme_sigkill.py $(ARGS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def hsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SoftHsm:
 
 @pytest.fixture
 def settings(settings: Settings, hsm: SoftHsm) -> Settings:
+    settings.data_dir.mkdir(exist_ok=True)
     return settings.model_copy(
         update={"hsm_module": hsm.module, "hsm_token_label": "cas", "hsm_pin_file": hsm.pin_file}
     )
@@ -419,10 +421,14 @@ def test_a_module_that_hangs_is_waited_for_so_long_and_no_longer(world: World, m
         make(world, BELOW, parent_id=ca.id)
     assert late.value.code == "hsm_unavailable"
     # The module is known to hang: who comes now isn't kept waiting, and is not signed for later either.
-    began = time.monotonic()
-    with pytest.raises(Unavailable):
-        make(world, BELOW, parent_id=ca.id)
-    assert time.monotonic() - began < 0.2
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        with pytest.raises(Unavailable):
+            make(world, BELOW, parent_id=ca.id)
+        took.append(time.monotonic() - began)
+    # Not even a busy machine makes each of them late.
+    assert min(took) < 0.2
     go_on.set()
     deadline = time.monotonic() + 10
     while world.run(token.state()).problem is not None:
@@ -517,12 +523,15 @@ class TokenLife(RuleBasedStateMachine):
         self.destroyed: set[str] = set()
         self.there, self.pin = True, PIN
         self.logged_in = False
+        # Of this process, and of all.
         self.refused: str | None = None
-        self.hsm.pin_file.write_text(PIN)
+        self.noted: int | None = None
+        self.version = 0
+        self.write_a_pin(PIN)
 
     def teardown(self) -> None:
         self.come_back()
-        self.hsm.pin_file.write_text(PIN)
+        self.write_a_pin(PIN)
         self.runner.run(self.token.state(anew=True))
         for handle in self.keys:
             self.runner.run(self.token.destroy_key(handle))
@@ -534,13 +543,17 @@ class TokenLife(RuleBasedStateMachine):
         if self.logged_in and self.there:
             return None
         self.logged_in = False
-        if self.pin == self.refused:
+        if self.version == self.noted or self.pin == self.refused:
             return "hsm_pin_wrong"
+        return self.tried_now()
+
+    def tried_now(self) -> str | None:
         if not self.there:
             return "hsm_unavailable"
         if self.pin != PIN:
-            self.refused = self.pin
+            self.refused, self.noted = self.pin, self.version
             return "hsm_pin_wrong"
+        self.refused = self.noted = None
         self.logged_in = True
         return None
 
@@ -603,6 +616,9 @@ class TokenLife(RuleBasedStateMachine):
     @rule(pin=st.sampled_from([PIN, "wrong-1", "wrong-2"]))
     def write_a_pin(self, pin: str) -> None:
         self.hsm.pin_file.write_text(pin)
+        self.version += 1
+        # The clock of files is too slow for us.
+        os.utime(self.hsm.pin_file, ns=(0, self.version * 10**9))
         self.pin = pin
 
     @rule()
@@ -615,9 +631,7 @@ class TokenLife(RuleBasedStateMachine):
     @rule(anew=st.booleans())
     def look(self, anew: bool) -> None:
         self.logged_in = False
-        if anew:
-            self.refused = None
-        expected = self.expected()
+        expected = self.tried_now() if anew else self.expected()
         found = self.runner.run(self.token.state(anew=anew))
         assert (found.problem.code if found.problem else None) == expected
         if expected is None:
