@@ -10,6 +10,7 @@ a commit is one that nobody ever heard of. The product knows nothing of it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
@@ -160,6 +161,8 @@ class Installation:
     site: Site
     url: str = ""
     _harness: subprocess.Popen[str] | None = None
+    _first: int = 0
+    _use: int | None = None
     _database: asyncpg.Connection[Any] | None = None
     _log: Path = field(init=False)
 
@@ -196,15 +199,37 @@ class Installation:
                 stdout=subprocess.PIPE, stderr=errors, cwd=ROOT, env=environ, text=True,
             )  # fmt: skip
 
-    async def start(self, awaited: str = "Certwright is ready at") -> str:
+    async def start(self, awaited: str = "Certwright is ready at", *, processes: int = 1) -> str:
         """What it prints after `awaited`, once it says that."""
-        self._tell("start")
-        return await asyncio.to_thread(self._hear, awaited)
+        self._tell(f"start --processes {processes}")
+        self._first = int(await asyncio.to_thread(self._hear, "process "))
+        said = await asyncio.to_thread(self._hear, awaited)
+        self._leave_database()
+        return said
 
-    async def kill(self, *, with_database: bool = False) -> None:
-        """SIGKILL; then nothing of it is left but what is on disk, and statements that were under way are over."""
-        self._tell("kill")
+    def kill_siblings(self) -> int:
+        """SIGKILL for the web processes beside the first one, which goes on; how many there were."""
+        found = 0
+        for pid in Path(f"/proc/{self._first}/task/{self._first}/children").read_text().split():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                # Forked from the harness, or in the place of one that was.
+                if {b"tests.acme_server.serve_harness", b"--socket-fd"} & set(words):
+                    os.kill(int(pid), signal.SIGKILL)
+                    found += 1
+        return found
+
+    async def kill(self, *, with_database: bool = False, only_first: bool = False) -> None:
+        """SIGKILL; then nothing of it is left but what is on disk, and statements that were under way are over. Killed
+        `only_first`, the others finish what they are at."""
+        if only_first:
+            # The last to end in order would stop PostgreSQL: until the next start somebody uses it still.
+            self._use = os.open(self.data / "postgres" / "users.lock", os.O_RDWR)
+            fcntl.flock(self._use, fcntl.LOCK_SH)
+        self._tell("kill-first" if only_first else "kill")
         await asyncio.to_thread(self._hear, "ended")
+        # One that took the place of another may not have begun.
+        await until(self._nobody_listens)
         if with_database:
             pid = int((self.data / "postgres" / "cluster" / "postmaster.pid").read_text().split()[0])
             os.kill(pid, signal.SIGKILL)
@@ -212,6 +237,11 @@ class Installation:
         else:
             await self.let_go()
             await until(self._nobody_else)
+
+    def _leave_database(self) -> None:
+        if self._use is not None:
+            os.close(self._use)
+            self._use = None
 
     async def stop(self) -> None:
         self._hang_up()
@@ -222,6 +252,7 @@ class Installation:
         """Whatever happened: nothing of it goes on."""
         # What stands at a stop waits for this connection.
         self._hang_up()
+        self._leave_database()
         if self._harness is not None:
             assert self._harness.stdin is not None
             assert self._harness.stdout is not None
@@ -265,6 +296,14 @@ class Installation:
 
     async def _nobody_else(self) -> bool:
         return not await self.query(_OTHERS)
+
+    async def _nobody_listens(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection(*self.url.removeprefix("https://").split(":"))
+        except ConnectionError:
+            return True
+        writer.close()
+        return False
 
     # --- places -------------------------------------------------------------------------------------------------------
 

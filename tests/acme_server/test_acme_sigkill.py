@@ -2,7 +2,8 @@
 
 `certwright serve` with its own data directory and embedded PostgreSQL; several clients at once register with keys for
 one account each, order, show control, renew, revoke: see `subscriber`. A life ends at a chosen place (see `mortal`), or
-somewhere between a request and its answer. After each death it is looked at what lies in the database; after each start
+somewhere between a request and its answer; of two web processes one may have died before, at the same place, and the
+clients went on with the other. After each death it is looked at what lies in the database; after each start
 at what the clients were answered before, and at challenges nobody is told of any more. `CERTWRIGHT_WALKS` buys more
 deaths, at places drawn by lot.
 """
@@ -15,7 +16,7 @@ import random
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -55,6 +56,14 @@ class End:
     """In this life a policy judges certificates: finalizing is a transaction then, and else a single statement."""
     looked: bool = False
     """A challenge is being looked at when it ends: the first look of this life isn't answered."""
+    sibling: bool = False
+    """There are two web processes, and before it ends the other one dies at the same place."""
+    orphaned: bool = False
+    """Of two web processes the first dies, and the other one finishes what it is at."""
+
+    @property
+    def processes(self) -> int:
+        return 2 if self.sibling or self.orphaned else 1
 
 
 ALWAYS = (
@@ -65,8 +74,8 @@ ALWAYS = (
     End("after insert issued_certificates", 2, policed=True),
     # A renewal was ordered, unheard.
     End("at the commit of insert acme_orders % replacing", 2, policed=True, looked=True),
-    # Somebody is registered, the key for binding used, and nobody heard of it.
-    End("at the commit of insert acme_accounts", 2),
+    # Somebody is registered, the key for binding used, and nobody heard of it; twice, if it was the other process.
+    End("at the commit of insert acme_accounts", 2, sibling=True),
     # One was revoked, in no list yet; and the database dies with it.
     End("at the commit of update issued_certificates revoked", 1, with_database=True),
 )
@@ -88,9 +97,11 @@ def ends() -> Iterator[End]:
     lot = random.Random(WALKS)
     for _ in range(MORE):
         place, most = lot.choice(BY_LOT)
+        with_database = lot.random() < 0.25
         yield End(
-            place, lot.randint(1, most), with_database=lot.random() < 0.25, delay=lot.random() / 50,
-            policed=lot.random() < 0.5, looked=lot.random() < 0.5,
+            place, lot.randint(1, most), with_database=with_database, delay=lot.random() / 50,
+            policed=lot.random() < 0.5, looked=lot.random() < 0.5, sibling=place != "a look" and lot.random() < 0.5,
+            orphaned=not with_database and lot.random() < 0.25,
         )  # fmt: skip
 
 
@@ -169,6 +180,10 @@ class Town:
     to_leave: int = 0
     """How many requests leave before a life ends on the way of the last."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    ends: bool = False
+    """This life: who gets no answer needn't come again before the next."""
+    forgiving: bool = False
+    """In this life processes may die without its end."""
     numbers: Iterator[int] = field(default_factory=count)
     sealed: audit.Head | None = None
     trail: list[str] = field(default_factory=list)
@@ -236,7 +251,8 @@ class Town:
             if not end.policed and self.policy_id is not None:
                 await self._police_no_more(http)
             self.site.await_look(end.n if end.place == "a look" else 1 if end.looked else None)
-            striking = asyncio.create_task(self._come_to(end))
+            self.ends, self.forgiving = False, end.sibling
+            striking = asyncio.create_task(self._strike(end))
             waiting = [client for client in self.clients if not client.is_content]
             lanes = [asyncio.create_task(self._keep_busy(http, waiting)) for _ in range(LANES)]
             done, _ = await asyncio.wait([striking, *lanes], timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
@@ -247,7 +263,8 @@ class Town:
                 ended = await asyncio.gather(striking, *lanes, return_exceptions=True)
                 raise AssertionError(f"{end} didn't come: {ended} {self.trail} {self.place.log()[-2000:]}")
             where = striking.result()
-            await self.place.kill(with_database=end.with_database)
+            self.ends = True
+            await self.place.kill(with_database=end.with_database, only_first=end.orphaned)
             self.site.answer_all()
             # Each has lost its server in the middle of something.
             await asyncio.gather(*lanes)
@@ -257,6 +274,14 @@ class Town:
             if self.site.looked.is_set():
                 assert await self.place.query(UNDER_WAY), self.trail
                 self.taken_up += 1
+
+    async def _strike(self, end: End) -> str:
+        if end.sibling:
+            where = await self._come_to(end)
+            assert self.place.kill_siblings() == 1
+            await self.place.let_go()
+            self.trail.append(f"the other one, {where}")
+        return await self._come_to(end)
 
     async def _come_to(self, end: End) -> str:
         """Returns where it stands; it is to be killed at once."""
@@ -273,10 +298,17 @@ class Town:
         return end.place
 
     async def _keep_busy(self, http: httpx2.AsyncClient, waiting: list[Subscriber]) -> None:
-        with suppress(NoAnswer):
-            while True:
-                client = waiting.pop() if waiting else await self.newcomer(http)
+        while True:
+            client = waiting.pop() if waiting else None
+            try:
+                client = client or await self.newcomer(http)
                 await client.go_on(http, self.site)
+            except NoAnswer:
+                if self.ends or not self.forgiving:
+                    return
+                # Its process died; it comes again.
+                if client is not None:
+                    waiting.append(client)
 
     async def _awake(self, http: httpx2.AsyncClient) -> None:
         """After a start: what was under way goes on by itself, and whatever was answered is true."""
@@ -358,9 +390,10 @@ def test_clients_go_on_after_each_death_of_their_server(tmp_path_factory: pytest
         try:
             place.open()
             await town.found()
-            for end in ends():
+            lives = list(ends())
+            for end, following in zip(lives, [*lives[1:], None], strict=True):
                 await town.live(end)
-                await place.start()
+                await place.start(processes=1 if following is None else following.processes)
             await town.last_life()
             await place.stop()
             assert town.taken_up, town.trail

@@ -27,7 +27,8 @@ from hypothesis import settings as rounds
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from certwright.entry import serve, signing, split
+from certwright.entry import serve, signing
+from certwright.entry.children import Child, end
 from certwright.entry.lifeline import handed
 from certwright.entry.serve import first_start, ground, owners_services, running_services
 from certwright.kernel.actor import system_actor
@@ -51,7 +52,7 @@ class Units:
 
     owner: Settings
     web: Settings
-    signer: split._Child
+    signer: Child
     signers: Path
 
     def on_web(self, work: Callable[[Services], Awaitable[T]]) -> T:
@@ -107,13 +108,13 @@ def units(tmp_path_factory: pytest.TempPathFactory, database_server: str) -> Ite
                     pass
 
             asyncio.run(prepare())
-            child = split._Child("signer", ["--role", "signer"], handed(own, []), environment=dict(os.environ))
+            child = Child("signer", ["--role", "signer"], handed(own, []), environment=dict(os.environ))
             child.start()
             try:
                 until(lambda: authorities.is_signer_there(signing.socket_path(own)))
                 yield Units(owner, web, child, home / "signer")
             finally:
-                asyncio.run(split._end([child]))
+                asyncio.run(end([child], 10))
                 assert child.process is not None
                 assert child.process.returncode == 0, "it ended by itself when its lifeline was cut"
         finally:

@@ -1,15 +1,24 @@
-"""What reaches TLS of an answer, and when."""
+"""What reaches TLS of an answer, and when; and clients that are slow, or say nothing."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
-from certwright.entry.one_write import OneWrite
+from certwright.entry import one_write
+from certwright.entry.demo.servers import expired_certificate
+from certwright.entry.lifeline import loop_factory
+from certwright.entry.one_write import OneWrite, hold_little
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -25,6 +34,8 @@ class Wire(asyncio.Transport):
     def write(self, data: Any) -> None:
         assert not self.closed
         self.writes.append(bytes(data))
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
 
     def close(self) -> None:
         self.closed = True
@@ -115,3 +126,194 @@ def test_a_malformed_request_is_answered_before_the_end() -> None:
 
     assert wire.closed
     assert b"".join(wire.writes).startswith(b"HTTP/1.1 400 ")
+
+
+# --- over TLS --------------------------------------------------------------------------------------------------------
+
+BOUND = 20.0  # seconds; only reached when something is broken
+LONG = b"x" * (8 * 2**20)
+
+
+async def long(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(LONG))]})
+    await send({"type": "http.response.body", "body": LONG})
+
+
+@dataclass
+class Served:
+    """A server of `OneWrite`, and which of its connections have ended."""
+
+    port: int
+    state: uvicorn.server.ServerState
+    trusting: ssl.SSLContext
+    ended: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client whose kernel doesn't take much for it."""
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", self.port))
+        return await asyncio.open_connection(sock=client, ssl=self.trusting, server_hostname="x", limit=32 * 1024)
+
+    async def has_ended(self) -> None:
+        async with asyncio.timeout(BOUND):
+            await self.ended.get()
+
+
+@asynccontextmanager
+async def serving(
+    place: Path, answer: Callable[[Send], Awaitable[None]], *, goodbye: float = 30.0, keep: float = 5.0
+) -> AsyncIterator[Served]:
+    """`goodbye` is how long TLS waits for its end, `keep` how long a connection is kept without a request."""
+
+    async def app(scope: Any, receive: Any, send: Send) -> None:
+        more = True
+        while more:
+            more = (await receive()).get("more_body", False)
+        await answer(send)
+
+    certificate, key = expired_certificate("x")
+    (place / "server.pem").write_bytes(certificate + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "server.pem")
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    config = uvicorn.Config(app, http=OneWrite, ws="none", lifespan="off", log_config=None, timeout_keep_alive=keep)  # type: ignore[arg-type]  # uvicorn passes it to the loop
+    config.load()
+    served = Served(0, uvicorn.server.ServerState(), trusting)
+
+    def protocol() -> OneWrite:
+        made = OneWrite(config, served.state, {})
+        made.at_the_end = lambda: served.ended.put_nowait(None)
+        return made
+
+    loop = asyncio.get_running_loop()
+    listener = socket.create_server(("127.0.0.1", 0))
+    hold_little(listener)
+    served.port = listener.getsockname()[1]
+    server = await loop.create_server(protocol, sock=listener, ssl=context, ssl_shutdown_timeout=goodbye)
+    try:
+        yield served
+    finally:
+        server.close()
+
+
+@pytest.fixture(params=[pytest.param(loop_factory(), id="uvloop"), pytest.param(None, id="asyncio")])
+def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
+    def run(work: Coroutine[Any, Any, None]) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(work)
+
+    return run
+
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+def test_a_slow_client_gets_all_of_a_long_answer(run: Run, tmp_path: Path, connection: bytes) -> None:
+    """It takes many times as long as a connection is kept and as TLS is given for its end."""
+
+    async def go() -> None:
+        async with serving(tmp_path, long, goodbye=0.1, keep=0.02) as served:
+            reader, writer = await served.connect()
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: " + connection + b"\r\n\r\n")
+            await reader.readuntil(b"\r\n\r\n")
+            taken = 0
+            while taken < len(LONG):
+                part = await reader.read(64 * 1024)
+                assert part, f"it ended after {taken} octets"
+                taken += len(part)
+                await asyncio.sleep(0.003)
+            assert taken == len(LONG)
+            await served.has_ended()
+            writer.close()
+
+    run(go())
+
+
+HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [
+        pytest.param(b"", b"", id="says nothing"),
+        pytest.param(HEAD, b"", id="says half a head"),
+        pytest.param(HEAD + b"\r\nbody", b"", id="says half a body"),
+        pytest.param(HEAD + b"\r\nand body", b"\r\n", id="says nothing but an empty line after an answer"),
+        pytest.param(HEAD + b"\r\nand body", HEAD, id="says half of its second request"),
+    ],
+)
+def test_whoever(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, then: bytes) -> None:
+    """… is hung up on."""
+    monkeypatch.setattr(one_write, "_PATIENCE", 0.1)
+
+    async def go() -> None:
+        async with serving(tmp_path, plain, keep=BOUND) as served:
+            reader, writer = await served.connect()
+            writer.write(said)
+            if then:
+                await reader.readuntil(b"body")
+                writer.write(then)
+            await served.has_ended()
+            writer.close()
+
+    run(go())
+
+
+def test_whoever_speaks_slowly_is_heard_and_answered_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body in parts, each in time, that take longer together; and an answer that does."""
+    monkeypatch.setattr(one_write, "_PATIENCE", 0.5)
+
+    async def late(send: Send) -> None:
+        await asyncio.sleep(0.6)
+        await plain(send)
+
+    async def go() -> None:
+        async with serving(tmp_path, late) as served:
+            reader, writer = await served.connect()
+            writer.write(HEAD + b"\r\n")
+            for part in range(8):
+                writer.write(b"%d" % part)
+                await asyncio.sleep(0.07)
+            assert (await reader.readuntil(b"body")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    asyncio.run(go())
+
+
+def test_whoever_takes_nothing_is_hung_up_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_write, "_PATIENCE", 0.1)
+
+    async def go() -> None:
+        async with serving(tmp_path, long) as served:
+            _, writer = await served.connect()
+            writer.transport.pause_reading()
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await served.has_ended()
+            writer.transport.abort()
+
+    run(go())
+
+
+def test_at_a_stop_nobody_waits_for_the_goodbye_of_clients_without_a_request(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TLS itself would wait half a minute."""
+    monkeypatch.setattr(one_write, "_GOODBYE", 0.05)
+
+    async def go() -> None:
+        async with serving(tmp_path, plain) as served:
+            reader, writer = await served.connect()
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"body")
+            writer.transport.pause_reading()
+            for connection in list(served.state.connections):
+                connection.shutdown()
+            await served.has_ended()
+            with contextlib.suppress(OSError):
+                writer.transport.abort()
+
+    run(go())

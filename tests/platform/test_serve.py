@@ -35,6 +35,26 @@ def test_a_second_start_finds_the_account_and_the_ca_of_the_first(tmp_path: Path
     assert (tmp_path / "data" / "root.pem").read_text().count("BEGIN CERTIFICATE") == 1
 
 
+def test_a_process_started_in_the_place_of_another_migrates_nothing(tmp_path: Path, fresh_database: str) -> None:
+    """Programs that were exchanged meanwhile would change the schema below the running ones."""
+    ours = settings(tmp_path, fresh_database)
+
+    async def start(prepared: bool) -> None:
+        async with running_services(ours, prepared=prepared):
+            pass
+
+    async def behind() -> None:
+        async with running_services(ours) as services, services.db.begin() as tx:
+            await tx.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+
+    asyncio.run(start(prepared=False))
+    asyncio.run(start(prepared=True))
+    asyncio.run(behind())
+    with pytest.raises(Unavailable) as caught:
+        asyncio.run(start(prepared=True))
+    assert caught.value.code == "schema_outdated"
+
+
 def test_a_lost_keyring_is_said_at_start_and_not_replaced_by_an_empty_one(tmp_path: Path, fresh_database: str) -> None:
     ours = settings(tmp_path, fresh_database)
 

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import httpx2
 import pytest
 
 from certwright.entry.demo.servers import Product
+from certwright.entry.lifeline import ENDING
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what is open is looked up in /proc")
 
@@ -46,7 +48,8 @@ def is_running(pid: int) -> bool:
 STAGE = """
 import asyncio, json, os, random, secrets, signal, sys, uuid
 from datetime import UTC, datetime
-from certwright.entry.lifeline import stop_event
+from certwright.entry.children import Child
+from certwright.entry.lifeline import ENDING, stop_event
 from certwright.entry.siblings import Sibling, fork
 
 # Where something is broken, nobody waits for ever.
@@ -61,6 +64,12 @@ async def serve(sibling):
     say(**work())
     await stopping.wait()
     say(pid=os.getpid(), ended=True)
+
+def successor(number):
+    return Child(f"web {number + 1}", ["--help"], b"")
+
+def left(siblings):
+    return [child.process.pid for child in siblings._children if child.process.poll() is None]
 
 def is_sibling(forked):
     if isinstance(forked, Sibling):
@@ -105,7 +114,7 @@ def test_no_two_of_them_draw_the_same_chance() -> None:
             drawn = [secrets.token_hex(), uuid.uuid4(), random.random(), key.private_numbers().private_value]
             return {"chance": [str(one) for one in drawn] + [new_id("cert", moment) for _ in range(500)]}
 
-        forked = fork(2)
+        forked = fork(2, successor)
         if not is_sibling(forked):
             say(**work())
             forked.let_serve()
@@ -123,7 +132,7 @@ def test_signals_mean_nothing_to_them_and_the_first_one_ends_them_all() -> None:
         def work():
             return {"serves": os.getpid()}
 
-        forked = fork(3)
+        forked = fork(3, successor)
         if isinstance(forked, Sibling):
             say(pid=os.getpid())
         if not is_sibling(forked):
@@ -131,14 +140,14 @@ def test_signals_mean_nothing_to_them_and_the_first_one_ends_them_all() -> None:
             forked.let_serve()
             sys.stdin.readline()
             asyncio.run(forked.gone(10))
-            say(left=sorted(forked._running))
+            say(left=left(forked))
     """)
     pids = {said["pid"] for said in heard(process, 3)}
 
     def interrupt_all() -> None:
         for pid in pids:
-            os.kill(pid, signal.SIGTERM)
-            os.kill(pid, signal.SIGINT)
+            for ending in ENDING:
+                os.kill(pid, ending)
 
     assert process.stdin is not None
     interrupt_all()
@@ -158,9 +167,9 @@ def test_when_the_first_one_is_killed_they_end(serving: bool) -> None:
         def work():
             return {{"pid": os.getpid()}}
 
-        forked = fork(2)
+        forked = fork(2, successor)
         if not is_sibling(forked):
-            say(pids=sorted(forked._running))
+            say(pids=left(forked))
             if {serving}:
                 forked.let_serve()
             signal.pause()
@@ -176,18 +185,39 @@ def test_when_the_first_one_is_killed_they_end(serving: bool) -> None:
 
 def test_one_that_does_not_end_is_killed_after_a_while() -> None:
     process = play("""
-        forked = fork(1)
+        forked = fork(1, successor)
         if isinstance(forked, Sibling):
             say(pid=os.getpid())
             while True:
                 signal.pause()
         sys.stdin.read()
         asyncio.run(forked.gone(0.1))
-        say(left=sorted(forked._running))
+        say(left=left(forked))
     """)
     (stuck,) = heard(process, 1)
     assert the_rest(process) == [{"left": []}]
     assert not is_running(stuck["pid"])
+
+
+@pytest.mark.parametrize("ignored", [True, False], ids=["is nothing to one started with nohup", "ends any other"])
+def test_a_terminal_that_is_closed(ignored: bool) -> None:
+    process = play(f"""
+        if {ignored}:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+        async def wait():
+            stopping, handled = stop_event(None, quiet=True), asyncio.Event()
+            os.kill(os.getpid(), signal.SIGHUP)
+            # Handled in the order in which they come.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, handled.set)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await handled.wait()
+            say(ends=stopping.is_set())
+
+        asyncio.run(wait())
+    """)
+    assert the_rest(process) == [{"ends": not ignored}]
+    assert process.returncode == 0
 
 
 # --- the product -----------------------------------------------------------------------------------------------------
@@ -228,7 +258,7 @@ def product(home: Path) -> Iterator[Product]:
     (home / "site").mkdir()
     (home / "site" / "sitecustomize.py").write_text(WITNESS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(home / "site"))
+        patch.setenv("PYTHONPATH", str(home / "site"), prepend=os.pathsep)
         patch.setenv("WITNESS", str(home / "witness"))
         running = Product(home / "data", home / "log", {}, options=["--processes", "3"])
     try:
@@ -239,8 +269,15 @@ def product(home: Path) -> Iterator[Product]:
 
 
 def siblings_of(product: Product) -> list[int]:
+    """The web processes beside the first one: those that were forked, and those that follow such."""
     children = Path(f"/proc/{product.pid}/task/{product.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"--processes" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+    found = []
+    for pid in children:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if {b"--processes", b"--socket-fd"} & set(words):
+                found.append(int(pid))
+    return found
 
 
 def answers(product: Product, *, within: float = BOUND) -> bool:
@@ -282,21 +319,34 @@ def test_most_of_what_was_loaded_is_shared(product: Product) -> None:
         assert own < 0.4 * kilobytes["Rss"]
 
 
-def test_when_one_is_killed_that_is_said_and_the_others_go_on(product: Product, home: Path) -> None:
-    killed, *_ = siblings_of(product)
+def test_one_that_is_killed_is_replaced_and_meanwhile_the_others_go_on(product: Product, home: Path) -> None:
+    """So is the one that takes its place, which is killed before it serves."""
+    killed, other = siblings_of(product)
+
+    def successor() -> set[int]:
+        return set(siblings_of(product)) - {killed, other}
+
     os.kill(killed, signal.SIGKILL)
-    until(lambda: "a web process ended" in (home / "log").read_text())
-    assert not Path(f"/proc/{killed}").exists()
-    assert all(answers(product) for _ in range(8))
+    assert all(answers(product) for _ in range(4))
+    until(successor)
+    (first,) = successor()
+    os.kill(first, signal.SIGKILL)
+    until(lambda: successor() - {first})
+    until(partial(answers_while_stopped, product, [product.pid, other]))
+    said = [json.loads(line) for line in (home / "log").read_text().splitlines()]
+    assert [(one["event"], one["process"], one["code"]) for one in said] == [
+        ("a process ended and is started again", "web 2", -signal.SIGKILL),
+        ("a process ended and is started again", "web 2", -signal.SIGKILL),
+    ]
 
 
 def test_they_end_with_the_product(product: Product, home: Path) -> None:
-    """The last of these: it stops it."""
+    """The last of these: it stops it, as a terminal does that is closed."""
     left = siblings_of(product)
-    assert len(left) == 1
+    assert len(left) == 2
     process = product._process
     assert process is not None
-    process.terminate()
+    process.send_signal(signal.SIGHUP)
     assert process.wait(BOUND) == 0
     assert not any(is_running(pid) for pid in left)
     assert "Traceback" not in (home / "log").read_text()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import socket
 from collections.abc import Sequence
 
@@ -32,11 +31,8 @@ class Takers:
     """So many processes; only those of `at_work` look at the listener."""
 
     def __init__(self, processes: int, at_work: Sequence[int] | None = None) -> None:
-        shares = Shares(processes)
-        self.shares = []
-        for number in range(processes):
-            self.shares.append(copy.copy(shares))
-            self.shares[number].belong_to(number)
+        made = Shares.made(processes)
+        self.shares = [Shares(made.descriptor, number) for number in range(processes)]
         self.writers: list[asyncio.StreamWriter] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.servers = [self._taker(number) for number in (at_work if at_work is not None else range(processes))]
@@ -105,6 +101,7 @@ def test_who_has_fewer_gets_the_next(monkeypatch: pytest.MonkeyPatch, ahead: int
 def test_nobody_waits_for(gone: bool) -> None:
     async def run() -> None:
         takers = Takers(2, at_work=[0])
+        takers.shares[1].begin()
         if gone:
             takers.shares[0].gone(1)
         async with asyncio.timeout(10):
@@ -113,6 +110,35 @@ def test_nobody_waits_for(gone: bool) -> None:
         await takers.end()
 
     asyncio.run(run())
+
+
+def test_nothing_is_left_to_one_that_does_not_serve_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was left something would wait for a minute here."""
+    monkeypatch.setattr(turns, "_POLITE", 60.0)
+
+    async def run() -> None:
+        takers = Takers(3, at_work=[2])
+        async with asyncio.timeout(10):
+            made = [await takers.connect() for _ in range(4)]
+        assert {number for number, _ in made} == {2}
+        await takers.end()
+
+    asyncio.run(run())
+
+
+def test_one_that_takes_the_place_of_another_has_none_of_its_connections() -> None:
+    made = Shares.made(2)
+    others, first = Shares(made.descriptor, 0), Shares(made.descriptor, 1)
+    others.begin()
+    first.begin()
+    for shares in (others, first, first):
+        shares.one_more()
+    assert (others.is_ahead, first.is_ahead) == (False, True)
+    others.gone(1)
+    assert not others.is_ahead
+    second = Shares(made.descriptor, 1)
+    second.begin()
+    assert (others.is_ahead, second.is_ahead) == (True, False)
 
 
 def test_a_closed_listener_takes_nobody() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from pydantic import SecretStr
 from certwright.kernel.problems import Unavailable
 from certwright.platform import confinement
 from certwright.platform.config import Settings
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the product in order: Ctrl-C, a service manager, and a terminal that is closed."""
 
 
 def handed(settings: Settings, forbidden: Sequence[Path]) -> bytes:
@@ -36,11 +40,12 @@ def _plain(value: Any) -> Any:
 def take(descriptor: int) -> tuple[Settings, list[Path]]:
     """Settings that the parent wrote, and the paths this process denies itself. Raises Unavailable `parent_gone`."""
     said = b""
-    while not said.endswith(b"\n"):
+    # Nothing comes after that line but the end. Whoever starts the product anew needs what this process holds.
+    while not said.endswith(b"\n") or select.select([descriptor], [], [], 0)[0]:
         more = os.read(descriptor, 65536)
         if not more:
             raise Unavailable("parent_gone", "The process that started this one is gone.",
-                              fix="Start certwright serve --split.")  # fmt: skip
+                              fix="Start certwright serve again, as it was started.")  # fmt: skip
         said += more
     values = orjson.loads(said)
     return Settings(**values["settings"]), [Path(path) for path in values["forbidden"]]
@@ -76,8 +81,10 @@ def stop_event(lifeline: int | None, *, quiet: bool = False) -> asyncio.Event:
         loop.remove_reader(lifeline)
         stopping.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Ctrl-C and a service manager reach every process; the parent ends its own in order.
+    for number in ENDING:
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue  # nohup
+        # These reach every process; the parent ends its own in order.
         loop.add_signal_handler(number, stop if lifeline is None else lambda: None)
     if lifeline is not None:
         loop.add_reader(lifeline, cut)

@@ -12,9 +12,10 @@ import contextlib
 import gc
 import socket
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -23,8 +24,9 @@ import uvicorn
 from pydantic import SecretStr
 
 from certwright.entry import checks, wiring
-from certwright.entry.lifeline import loop_factory, say, stop_event
-from certwright.entry.one_write import OneWrite
+from certwright.entry.children import Child, clean_environment
+from certwright.entry.lifeline import handed, loop_factory, say, stop_event
+from certwright.entry.one_write import OneWrite, hold_little
 from certwright.entry.responder import ChallengeResponder
 from certwright.entry.siblings import Siblings, fork
 from certwright.entry.turns import Shares, TurnByTurn
@@ -99,24 +101,33 @@ def _url(secret: SecretStr | None) -> str | None:
 
 
 @asynccontextmanager
-async def owners_services(settings: Settings, on: Ground) -> AsyncIterator[Services]:
-    """Services of the database's owner, who opens CA keys, too: on a migrated database, whose roles may do theirs."""
+async def owners_services(settings: Settings, on: Ground, *, prepared: bool = False) -> AsyncIterator[Services]:
+    """Services of the database's owner, who opens CA keys, too: on a migrated database, whose roles may do theirs.
+    Where another process `prepared` it and goes on serving, nothing of that is done again: programs that were
+    exchanged meanwhile would change the schema below it. Raises then Unavailable `schema_outdated`."""
     services = await wiring.build(settings, database_url=on.url, signs=True)
     try:
-        await migrate(services.db)
-        if on.app_url is not None and on.signer_url is not None:
-            app, signer = (urlsplit(url).username or "" for url in (on.app_url, on.signer_url))
-            await roles.grant(
-                services.db, app=app, signer=signer, hidden=authorities.ca_keys.c.sealed,
-                rights=authorities.SIGNER_RIGHTS,
-            )  # fmt: skip
-        if on.embedded is not None:
-            await _take_over(services, on.embedded)
+        if prepared:
+            await checks.require_schema(services)
+        else:
+            await _prepare(services, on)
         await checks.check_keyring(services)
         await checks.check_ca_keyring(services)
         yield services
     finally:
         await wiring.aclose(services)
+
+
+async def _prepare(services: Services, on: Ground) -> None:
+    await migrate(services.db)
+    if on.app_url is not None and on.signer_url is not None:
+        app, signer = (urlsplit(url).username or "" for url in (on.app_url, on.signer_url))
+        await roles.grant(
+            services.db, app=app, signer=signer, hidden=authorities.ca_keys.c.sealed,
+            rights=authorities.SIGNER_RIGHTS,
+        )  # fmt: skip
+    if on.embedded is not None:
+        await _take_over(services, on.embedded)
 
 
 @asynccontextmanager
@@ -134,13 +145,16 @@ async def _guests_services(settings: Settings) -> AsyncIterator[Services]:
 
 
 @asynccontextmanager
-async def running_services(settings: Settings, *, owner: bool = False) -> AsyncIterator[Services]:
-    """Services of the database's owner, or of a guest where the settings name a signing process, unless `owner`."""
+async def running_services(
+    settings: Settings, *, owner: bool = False, prepared: bool = False
+) -> AsyncIterator[Services]:
+    """Services of the database's owner, or of a guest where the settings name a signing process, unless `owner`;
+    `prepared` as in `owners_services`."""
     if settings.signer_socket is not None and not owner:
         async with _guests_services(settings) as services:
             yield services
     else:
-        async with ground(settings) as on, owners_services(settings, on) as services:
+        async with ground(settings) as on, owners_services(settings, on, prepared=prepared) as services:
             yield services
 
 
@@ -165,11 +179,13 @@ async def _keep_alive(embedded: EmbeddedPostgres) -> None:
 
 
 async def first_start(services: Services) -> None:
-    """What every installation has: an account with a project, a root and an issuing CA. Content to find them."""
+    """What every installation has: an account with a project, a root and an issuing CA; and lists that know where they
+    are found. Content to find it so."""
     account = await accounts.ensure_account(services)
     async with services.db.begin() as tx:
         project_id = await accounts.store.default_project(tx, account.id)
     await authorities.ensure_builtin(services, account.id, project_id)
+    await authorities.follow_address(services)
     await _write_root(services)
 
 
@@ -194,12 +210,13 @@ def main(
     split: bool = False,
     lifeline: int | None = None,
     leads: bool = False,
+    shares: Shares | None = None,
 ) -> None:
     """Run until SIGINT or SIGTERM. Raises Problem with what the installation needs before it can start.
 
     `split` starts processes apart. Those have a `lifeline`, a descriptor whose other end their parent holds: they run
     until it is closed, and signals mean nothing to them. Of several web processes on one socket the one that `leads`
-    has the listeners there is one of.
+    has the listeners there is one of, and by `shares` they share out connections.
     """
     configure_logging(format=settings.log_format, level=settings.log_level)
     give_back_large_blocks()
@@ -211,13 +228,13 @@ def main(
     leads = leads or socket_fd is None
     unbound: socket.socket | None = None
     siblings: Siblings | None = None
-    shares: Shares | None = None
     if processes > 1 and role != "worker" and socket_fd is None:
         from certwright.entry.app import load
 
         load()
-        unbound, shares = _new_listener(settings), Shares(processes)
-        forked = fork(processes - 1)
+        unbound, shares = _new_listener(settings), Shares.made(processes)
+        successor = partial(_successor, settings, unbound.fileno(), shares)
+        forked = fork(processes - 1, successor)
         if isinstance(forked, Siblings):
             siblings = forked
         elif forked.may_serve():
@@ -232,6 +249,24 @@ def main(
     finally:
         if siblings is not None:
             siblings.cut()  # also those that wait for a start that failed
+
+
+def _successor(settings: Settings, listener: int, shares: Shares, number: int) -> Child:
+    return web_child(number, listener, shares, handed(settings, []), environment=clean_environment())
+
+
+def web_child(
+    number: int, listener: int, shares: Shares, said: bytes, *, environment: dict[str, str],
+    held: Sequence[int] = (), leads: bool = False,
+) -> Child:  # fmt: skip
+    """A web process with a number (from 0) among those that share the `listener`. `said` is as `lifeline.handed` makes
+    it, `held` what it shall hold besides."""
+    arguments = ["--role", "web", "--socket-fd", str(listener), "--shares-fd", str(shares.descriptor)]
+    arguments += ["--number", str(number), *(["--leads"] if leads else [])]
+    return Child(
+        f"web {number + 1}", arguments, said, (listener, shares.descriptor, *held), environment=environment,
+        when_ended=partial(shares.gone, number),
+    )  # fmt: skip
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -252,7 +287,7 @@ async def _serve(
 ) -> None:
     is_alone = socket_fd is None and lifeline is None
     stopping = stop_event(lifeline, quiet=not is_alone)
-    async with running_services(settings) as services:
+    async with running_services(settings, prepared=lifeline is not None) as services:
         if lifeline is None:
             await first_start(services)
         tasks: list[asyncio.Task[None]] = []
@@ -280,9 +315,9 @@ async def _serve(
                 server = _Server(_uvicorn_config(services, certificate.context), shares)
                 tasks.append(asyncio.create_task(server.serve(sockets=[listener]), name="web"))
                 beside.append(asyncio.create_task(certificate.keep_fresh(), name="web certificate"))
-            if siblings is not None and shares is not None:
+            if siblings is not None:
                 siblings.let_serve()
-                beside.append(asyncio.create_task(siblings.watch(shares.gone), name="siblings"))
+                beside.append(asyncio.create_task(siblings.watch(), name="siblings"))
             _settle()
             if is_alone:
                 await greet(services, role)
@@ -386,6 +421,7 @@ def listen(settings: Settings, unbound: socket.socket | None = None) -> socket.s
     """On the settings' address, with a socket made before where there is one. Raises Unavailable `listen_failed`."""
     listener = unbound or _new_listener(settings)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    hold_little(listener)
     try:
         listener.bind(host_and_port(settings.listen))
     except OSError as error:

@@ -9,14 +9,9 @@ anything from anybody.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,85 +19,22 @@ import structlog
 from pydantic import SecretStr
 
 from certwright.entry import checks, serve
+from certwright.entry.children import LOOK_EVERY, Child, clean_environment, end, look_after
 from certwright.entry.lifeline import handed, say, stop_event
 from certwright.entry.signing import socket_path
+from certwright.entry.turns import Shares
 from certwright.entry.web_certificate import WebCertificate
 from certwright.kernel.problems import Unavailable
 from certwright.platform import confinement
-from certwright.platform.config import PREFIX, Settings, config_file
+from certwright.platform.config import Settings, config_file
 from certwright.rooms import authorities
 
 log = structlog.get_logger(__name__)
 
-_LOOK_EVERY: Final = 0.2
-# Seconds until a process that ended is started again: at once the first time, then ever later.
-_LONGEST_PAUSE: Final = 5.0
-_STEADY: Final = 30.0
 _STARTING: Final = 60.0
 # After what a web process gives its requests.
 _ENDING: Final = 10.0
 _SYSTEM: Final = Path("/etc")
-
-
-@dataclass
-class _Child:
-    """A process that is started again whenever it ends by itself."""
-
-    name: str
-    arguments: list[str]
-    said: bytes
-    descriptors: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
-    lifeline: int | None = None
-    started: float = 0.0
-    pause: float = 0.0
-    due: float = 0.0
-    environment: dict[str, str] = field(default_factory=dict)
-
-    def start(self) -> None:
-        theirs, ours = os.pipe()
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "certwright", "serve", *self.arguments, "--handed-fd", str(theirs)],
-                pass_fds=[theirs, *self.descriptors], stdin=subprocess.DEVNULL, env=self.environment,
-            )  # fmt: skip
-            self.started = time.monotonic()
-        except OSError:
-            os.close(ours)
-            raise
-        finally:
-            os.close(theirs)
-        self.lifeline = ours
-        # Less than a pipe holds, so that this doesn't wait for anybody; one that ended already is seen to have.
-        with contextlib.suppress(BrokenPipeError):
-            os.write(ours, self.said)
-
-    def has_ended(self) -> bool:
-        return self.process is not None and self.process.poll() is not None
-
-    def revive(self) -> None:
-        """Once it has ended; after a pause where it doesn't live long."""
-        assert self.process is not None
-        now = time.monotonic()
-        if self.lifeline is not None:
-            os.close(self.lifeline)
-            self.lifeline = None
-            if now - self.started > _STEADY:
-                self.pause = 0.0
-            log.warning("a process ended and is started again", process=self.name, code=self.process.returncode)
-            self.due = now + self.pause
-            self.pause = min(max(2 * self.pause, 0.25), _LONGEST_PAUSE)
-        if now >= self.due:
-            try:
-                self.start()
-            except OSError as error:
-                log.error("a process can't be started", process=self.name, reason=error.strerror)
-                self.due = now + _LONGEST_PAUSE
-
-    def cut(self) -> None:
-        if self.lifeline is not None:
-            os.close(self.lifeline)
-            self.lifeline = None
 
 
 async def supervise(settings: Settings, processes: int) -> None:
@@ -132,23 +64,21 @@ async def supervise(settings: Settings, processes: int) -> None:
                     if not stopping.is_set():
                         await serve.greet(services, "all")
                 except BaseException:  # a stop signal too: no child may outlive us
-                    await _end(children)
+                    await end(children, _ENDING)
                     raise
             try:
                 while not stopping.is_set():
-                    for child in children:
-                        if child.has_ended():
-                            child.revive()
+                    look_after(children)
                     await _pause(stopping)
             finally:
-                await _end([worker, *web])
-                await _end([signer])
+                await end([worker, *web], _ENDING)
+                await end([signer], _ENDING)
         finally:
             listener.close()
     say("stopped")
 
 
-def _family(settings: Settings, on: serve.Ground, listener: socket.socket, processes: int, path: Path) -> list[_Child]:
+def _family(settings: Settings, on: serve.Ground, listener: socket.socket, processes: int, path: Path) -> list[Child]:
     """The signing process, the worker, and the web processes."""
     assert on.app_url is not None
     assert on.signer_url is not None
@@ -160,7 +90,7 @@ def _family(settings: Settings, on: serve.Ground, listener: socket.socket, proce
     temporary = settings.data_dir / "tmp"
     for private in (temporary, settings.data_dir / "deployments", settings.data_dir / "keys"):
         private.mkdir(mode=0o700, exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment = clean_environment()
     # Theirs: where the data lies below the usual place, nothing new can be made there any more.
     app_environment = environment | {"TMPDIR": str(temporary)}
     closed = [settings.data_dir / "signing", settings.data_dir / "postgres", checks.ca_keyring_path(settings)]
@@ -171,20 +101,20 @@ def _family(settings: Settings, on: serve.Ground, listener: socket.socket, proce
             log.warning("web and worker aren't kept from this; put it below the data directory", file=str(place))
     closed = [place for place in closed if _SYSTEM not in place.resolve().parents]
     held = () if on.embedded is None else (on.embedded.users_lock,)
-    signer = _Child("signer", ["--role", "signer"], handed(for_signer, []), environment=environment)
-    worker = _Child("worker", ["--role", "worker"], handed(for_app, closed), held, environment=app_environment)
+    signer = Child("signer", ["--role", "signer"], handed(for_signer, []), environment=environment)
+    worker = Child("worker", ["--role", "worker"], handed(for_app, closed), held, environment=app_environment)
+    shares = Shares.made(processes)
     web = [
-        _Child(
-            f"web {number + 1}",
-            ["--role", "web", "--socket-fd", str(listener.fileno()), *(["--leads"] if number == 0 else [])],
-            handed(for_app, closed), (listener.fileno(), *held), environment=app_environment,
+        serve.web_child(
+            number, listener.fileno(), shares, handed(for_app, closed), environment=app_environment, held=held,
+            leads=number == 0,
         )
         for number in range(processes)
     ]  # fmt: skip
     return [signer, worker, *web]
 
 
-async def _until_ready(signer: _Child, path: Path, stopping: asyncio.Event) -> None:
+async def _until_ready(signer: Child, path: Path, stopping: asyncio.Event) -> None:
     deadline = time.monotonic() + _STARTING
     while not stopping.is_set() and not authorities.is_signer_there(path):
         if signer.has_ended() or time.monotonic() > deadline:
@@ -197,19 +127,7 @@ async def _until_ready(signer: _Child, path: Path, stopping: asyncio.Event) -> N
 
 async def _pause(stopping: asyncio.Event) -> None:
     try:
-        async with asyncio.timeout(_LOOK_EVERY):
+        async with asyncio.timeout(LOOK_EVERY):
             await stopping.wait()
     except TimeoutError:
         return
-
-
-async def _end(children: Sequence[_Child]) -> None:
-    for child in children:
-        child.cut()
-    deadline = time.monotonic() + _ENDING
-    running = [child.process for child in children if child.process is not None]
-    while any(process.poll() is None for process in running):
-        if time.monotonic() > deadline:
-            for process in running:
-                process.kill()
-        await asyncio.sleep(0.02)

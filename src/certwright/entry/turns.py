@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import os
 import socket
 import ssl
+import sys
+import tempfile
 from collections.abc import Callable
 from typing import Final
 
@@ -25,15 +28,29 @@ _GONE: Final = 2**32 - 1
 
 
 class Shares:
-    """How many connections each process has, in memory they share: made before they are forked."""
+    """How many connections each process has, in memory they share. One that doesn't serve counts as having more than
+    everybody, so that nothing is left to it."""
 
-    def __init__(self, processes: int) -> None:
-        self._counts = memoryview(mmap.mmap(-1, 4 * processes)).cast("I")
-        self._mine = 0
+    def __init__(self, descriptor: int, mine: int = 0) -> None:
+        """Of the process `mine` (from 0), in what `made` made."""
+        self.descriptor = descriptor
+        self._counts = memoryview(mmap.mmap(descriptor, os.fstat(descriptor).st_size)).cast("I")
+        self._mine = mine
+
+    @classmethod
+    def made(cls, processes: int) -> Shares:
+        """For so many processes: those that are forked from this one or given its descriptor. None serves yet."""
+        descriptor = _anonymous_file()
+        os.write(descriptor, _GONE.to_bytes(4, sys.byteorder) * processes)
+        return cls(descriptor)
 
     def belong_to(self, number: int) -> None:
         """Which of the processes this one is, from 0."""
         self._mine = number
+
+    def begin(self) -> None:
+        """This process serves, and has no connections."""
+        self._counts[self._mine] = 0
 
     def one_more(self) -> None:
         self._counts[self._mine] += 1
@@ -42,7 +59,7 @@ class Shares:
         self._counts[self._mine] = max(self._counts[self._mine] - 1, 0)
 
     def gone(self, number: int) -> None:
-        """A process that ended has no more to take."""
+        """A process ended."""
         self._counts[number] = _GONE
 
     @property
@@ -64,6 +81,7 @@ class TurnByTurn:
         self._closed = False
 
     def start(self, backlog: int) -> None:
+        self._shares.begin()
         self._listener.setblocking(False)
         self._listener.listen(backlog)
         self._loop.add_reader(self._listener.fileno(), self._readable)
@@ -121,3 +139,10 @@ class TurnByTurn:
 
     async def wait_closed(self) -> None:
         await asyncio.gather(*self._opening, return_exceptions=True)
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("certwright-turns", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

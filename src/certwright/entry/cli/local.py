@@ -54,6 +54,8 @@ def serve(
     socket_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     handed_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
     leads: Annotated[bool, typer.Option("--leads", hidden=True)] = False,
+    shares_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
+    number: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Start the product: database, console, API and worker, until Ctrl-C."""
     _settle(listen, data_dir, config)
@@ -73,10 +75,11 @@ def serve(
         signing.main(settings, handed_fd)
         return
     from certwright.entry import serve as server
+    from certwright.entry.turns import Shares
 
     server.main(
         settings, role=cast("server.Role", role.value), processes=processes, socket_fd=socket_fd, split=split,
-        lifeline=handed_fd, leads=leads,
+        lifeline=handed_fd, leads=leads, shares=None if shares_fd is None else Shares(shares_fd, number),
     )  # fmt: skip
 
 
