@@ -13,7 +13,7 @@ from certwright.rooms import authorities
 from certwright.rooms.authorities import status
 from certwright.rooms.authorities.signer import Signer
 from certwright.rooms.authorities.status import StatusAnswers
-from certwright.rooms.authorities.tables import issued_certificates, ocsp_answers, ocsp_responders
+from certwright.rooms.authorities.tables import ca_keys, issued_certificates, ocsp_answers, ocsp_responders
 from certwright.x509 import ocsp
 from certwright.x509.ocsp import Question, Status
 from tests.authorities.test_hierarchy import BELOW, do, leaf, make
@@ -206,3 +206,25 @@ def test_answers_go_with_the_cas_wish_to_answer(world: World, low: authorities.A
         world.later(days=3)
     world.drain()
     assert signed(world) == {}
+
+
+@pytest.mark.parametrize("how", ["turned off", "ended"])
+def test_no_key_of_a_responder_outlives_its_certificate(world: World, how: str) -> None:
+    low = make(world, BELOW, parent_id=make(world).id, ocsp_enabled=True, days=20)
+
+    async def keys() -> tuple[int, int]:
+        """How many there are still, and how many responders."""
+        async with world.services.db.begin() as tx:
+            found = await tx.scalar(sa.select(sa.func.count(ca_keys.c.sealed)))
+            return found or 0, await tx.scalar(sa.select(sa.func.count()).select_from(ocsp_responders)) or 0
+
+    assert world.run(keys()) == (3, 1)
+    if how == "turned off":
+        change = authorities.update_authority(
+            world.services, world.actor, low.id, revision=low.revision, ocsp_enabled=False
+        )
+        world.run(change)
+    world.later(days=21)
+    world.drain()
+    # The root's key and that of the CA below.
+    assert world.run(keys()) == (2, 0)

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from cryptography.x509 import ocsp as library
+from hypothesis import given
+from hypothesis import strategies as st
 
 from certwright.entry import status_listener
 from certwright.entry.status_listener import StatusListener
 from certwright.kernel.problems import InvalidFields, Unavailable
 from certwright.platform.config import Settings, load_settings
 from certwright.rooms import authorities
+from certwright.rooms.authorities.tables import crls
 from certwright.x509.certificates import facts_of, to_pem
 from certwright.x509.crl import read_crl
 from certwright.x509.ocsp import Status
@@ -203,6 +211,193 @@ def test_several_requests_at_once_on_one_connection_are_answered_in_order(
     assert [one.headers["content-type"] for one in said] == ["application/ocsp-response", "application/pkix-crl"] * 20
 
 
+def spoken(world: World, listener: StatusListener, *sent: bytes, until: bytes) -> bytes:
+    """Everything that comes back, up to `until`; each part is sent when something came back for the one before."""
+
+    async def go() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        heard = b""
+        try:
+            for part in sent:
+                writer.write(part)
+                heard += await asyncio.wait_for(reader.read(65536), 10)
+            while until not in heard:
+                heard += await asyncio.wait_for(reader.readexactly(1), 10)
+            return heard
+        finally:
+            writer.close()
+
+    return world.run(go())
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("parts", [1, 7], ids=["at once", "in parts"])
+def test_an_offer_to_speak_another_protocol_is_passed_over(
+    world: World, listener: StatusListener, low: authorities.Authority, parts: int
+) -> None:
+    # What clients written in Java do at plain addresses; nobody has to accept (RFC 9110 section 7.8).
+    world.drain()
+    question = asked_by_sha1(low, int(leaf(world, low.id).serial, 16))
+    get = b"GET /crl/%s.crl HTTP/1.1\r\nHost: status.example\r\n" % low.id.encode() + H2C + b"\r\n"
+    post = b"POST /ocsp/%s HTTP/1.1\r\nContent-Length: %d\r\n" % (low.id.encode(), len(question)) + H2C + b"\r\n"
+    sent = (get + post + question) * 3
+
+    async def go() -> list[Said]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        try:
+            for at in range(parts):
+                writer.write(sent[len(sent) * at // parts : len(sent) * (at + 1) // parts])
+                await writer.drain()
+            return [await asyncio.wait_for(_read(reader, "GET"), 10) for _ in range(6)]
+        finally:
+            writer.close()
+
+    said = world.run(go())
+    assert [one.status for one in said] == [200] * 6
+    assert [read_crl(one.body).number for one in said[::2]] == [1, 1, 1]
+    assert [state_of(one) for one in said[1::2]] == [Status.GOOD] * 3
+
+
+def test_who_waits_for_leave_to_send_the_question_gets_it(
+    world: World, listener: StatusListener, low: authorities.Authority
+) -> None:
+    question = asked_by_sha1(low, int(leaf(world, low.id).serial, 16))
+    head = b"POST /ocsp/%s HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % (
+        low.id.encode(), len(question),
+    )  # fmt: skip
+    heard = spoken(world, listener, head, question, until=b"application/ocsp-response")
+    assert heard.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    # Behind another request it is given in turn; the older protocol doesn't know of it.
+    heard = spoken(world, listener, b"GET /nothing HTTP/1.1\r\n\r\n" + head, until=b"100 Continue")
+    assert heard.startswith(b"HTTP/1.1 404 Not Found\r\n")
+    heard = spoken(
+        world, listener, head.replace(b"HTTP/1.1", b"HTTP/1.0") + question, until=b"application/ocsp-response"
+    )
+    assert heard.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_what_isnt_a_request_is_said_after_what_was_asked_before(
+    world: World, listener: StatusListener, low: authorities.Authority
+) -> None:
+    world.drain()
+    get = b"GET /crl/%s.crl HTTP/1.1\r\n\r\n" % low.id.encode()
+    said = said_to(world, listener, get * 2 + b"GARBAGE\r\n\r\n", answers=3)
+    assert [one.status for one in said] == [200, 200, 400]
+
+
+def test_tags_may_come_on_several_lines_and_count_for_readers_only(
+    world: World, listener: StatusListener, low: authorities.Authority
+) -> None:
+    asked = asked_by_sha1(low, int(leaf(world, low.id).serial, 16))
+    path = f"/ocsp/{low.id}/{quote(base64.b64encode(asked).decode(), safe='')}"
+    tag = ask(world, listener, path).headers["etag"]
+    lines = f'GET {path} HTTP/1.1\r\nif-none-match: {tag}\r\nIF-NONE-MATCH: "other"\r\n\r\n'.encode()
+    assert said_to(world, listener, lines)[0].status == 304
+    for said in (tag, "*"):
+        answer = ask(world, listener, f"/ocsp/{low.id}", "POST", asked, If_None_Match=said)
+        assert (answer.status, state_of(answer)) == (200, Status.GOOD)
+
+
+def test_a_question_made_longer_than_it_need_be_is_answered_and_not_kept(
+    world: World, listener: StatusListener, low: authorities.Authority
+) -> None:
+    asked = asked_by_sha1(low, int(leaf(world, low.id).serial, 16))
+    path = f"/ocsp/{low.id}/{quote(base64.b64encode(asked).decode(), safe='')}"
+    assert state_of(ask(world, listener, f"{path}?{'x' * 500}")) is Status.GOOD
+    assert not listener._kept
+    assert state_of(ask(world, listener, path)) is Status.GOOD
+    assert len(listener._kept) == 1
+
+
+class _Echo:
+    """In the listener's place: says what it was asked."""
+
+    conversations: set[Any]
+
+    def __init__(self) -> None:
+        self.conversations = set()
+
+    def make_room(self) -> None:
+        pass
+
+    def at_once(self, asked: Any) -> bytes | None:
+        return self._said(asked) if asked.url.endswith(b"known") else None
+
+    async def respond(self, asked: Any) -> bytes:
+        await asyncio.sleep(0)
+        return self._said(asked)
+
+    def _said(self, asked: Any) -> bytes:
+        return repr((asked.method, asked.url, bytes(asked.body), asked.if_none_match)).encode() + b"\r\n"
+
+
+class _Line(asyncio.Transport):
+    """What is written to it is kept; it is never full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+_TAGS = st.lists(st.sampled_from(['"a"', '"b", W/"c"', "*"]), max_size=2)
+_REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from([b"GET", b"HEAD", b"POST"]), st.sampled_from([b"/crl/x.crl", b"/ocsp/ca/MEIw//+=", b"/known"]),
+        st.binary(max_size=200), st.sampled_from(["length", "chunks"]), _TAGS, st.booleans(), st.booleans(),
+    ),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+@given(requests=_REQUESTS, cuts=st.lists(st.integers(0, 3000), max_size=12))
+def test_however_the_stream_is_cut_each_request_is_understood_and_answered_in_turn(
+    requests: list[tuple[bytes, bytes, bytes, str, list[str], bool, bool]], cuts: list[int]
+) -> None:
+    stream, expected = b"", []
+    for method, url, given_body, way, tags, offers, waits in requests:
+        body = given_body if method == b"POST" else b""
+        lines = [b"%s %s HTTP/1.1" % (method, url), *(f"If-None-Match: {tag}".encode() for tag in tags)]
+        lines += [b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"] if offers else []
+        lines += [b"Expect: 100-continue"] if waits and body else []
+        if way == "chunks" and body:
+            lines.append(b"Transfer-Encoding: chunked")
+            coded = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:7], body[7:]) if part)
+            coded += b"0\r\n\r\n"
+        else:
+            lines.append(b"Content-Length: %d" % len(body))
+            coded = body
+        stream += b"\r\n".join(lines) + b"\r\n\r\n" + coded
+        expected.append(repr((method, url, body, ", ".join(tags) or None)).encode() + b"\r\n")
+
+    async def go() -> list[bytes]:
+        line = _Line()
+        talk = status_listener._Conversation(_Echo())  # type: ignore[arg-type]  # as much of one as it takes
+        talk.connection_made(line)
+        places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+        for begin, end in pairwise(places):
+            talk.data_received(stream[begin:end])
+            await asyncio.sleep(0)
+        while talk._answering is not None:
+            await talk._answering
+        return [one for one in line.written if one != b"HTTP/1.1 100 Continue\r\n\r\n"]
+
+    assert asyncio.run(go()) == expected
+
+
 # --- what isn't ------------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +417,7 @@ def test_nothing_else_is_had_there(world: World, listener: StatusListener) -> No
 
 WRONG = {
     "garbage": (b"GARBAGE\r\n\r\n", 400),
-    "another protocol": (b"GET /crl/ca_1.crl HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 400),
+    "another protocol": (b"CONNECT other.example:443 HTTP/1.1\r\nHost: other.example\r\n\r\n", 400),
     "endless headers": (b"GET / HTTP/1.1\r\n" + b"X-Long: " + b"x" * 20_000, 413),
     "an endless body": (b"POST /ocsp/ca_1 HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"0" * 20_000, 413),
     "the older protocol": (b"GET /crl/nothing.crl HTTP/1.0\r\n\r\n", 404),
@@ -284,6 +479,56 @@ def test_connections_give_way_and_silent_ones_are_ended(
                 writer.close()
 
     assert world.run(go()) == [b"", b"HTTP/1.1 404 Not Found\r\n"]
+
+
+async def _read_slowly(listener: StatusListener, path: str, passing: Callable[[], None], *, all_of: int) -> int:
+    """Octets that came; whenever some of them leave the server, time goes on."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        line.setblocking(False)
+        await loop.sock_connect(line, ("127.0.0.1", listener.port))
+        await loop.sock_sendall(line, f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        got = len(await loop.sock_recv(line, 4096))
+        (talk,) = listener.conversations
+        while got < all_of and talk._transport is not None:
+            before = talk._transport.get_write_buffer_size()
+            while got < all_of and talk._transport is not None and talk._transport.get_write_buffer_size() == before:
+                more = len(await loop.sock_recv(line, 1_000_000))
+                if not more:
+                    return got
+                got += more
+            passing()
+    return got
+
+
+def test_who_reads_slowly_gets_the_whole_list_and_who_reads_nothing_is_ended(
+    world: World, listener: StatusListener, low: authorities.Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.drain()
+    size = 12_000_000
+    world.run(_replace_list(world, low.id, b"0" * size))
+    clock = SimpleNamespace(monotonic=time.monotonic, time=time.time)
+    monkeypatch.setattr(status_listener, "time", clock)
+
+    def passing() -> None:
+        now = clock.monotonic()
+        clock.monotonic = lambda: now + 20
+        listener.end_silent()
+
+    assert world.run(_read_slowly(listener, f"/crl/{low.id}.crl", passing, all_of=size)) >= size
+
+    def passing_without_reading() -> None:
+        passing()
+        passing()
+        passing()
+
+    assert world.run(_read_slowly(listener, f"/crl/{low.id}.crl", passing_without_reading, all_of=size)) < size
+
+
+async def _replace_list(world: World, authority_id: str, der: bytes) -> None:
+    async with world.services.db.begin() as tx:
+        await tx.execute(sa.update(crls).where(crls.c.authority_id == authority_id).values(der=der))
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from certwright.kernel.problems import Invalid, Problem
-from certwright.x509 import certificates, crl, issue, ocsp
+from certwright.x509 import _der, certificates, crl, issue, ocsp
 from certwright.x509.keys import KeyAlgorithm, PrivateKey, generate
 from certwright.x509.ocsp import Answer, Failure, Question, Status
 from tests.x509.factory import NOW, Hierarchy, hierarchy, openssl
@@ -182,6 +182,59 @@ def test_a_question_in_a_path_is_read_whatever_the_serial(random_bits: int, enco
     assert ocsp.question_from_path(quote(path, safe="") if encoded else path).serial == serial
 
 
+OIDS = {
+    "sha1": "1.3.14.3.2.26", "sha256": "2.16.840.1.101.3.4.2.1", "sha384": "2.16.840.1.101.3.4.2.2",
+    "sha512": "2.16.840.1.101.3.4.2.3", "md5": "1.2.840.113549.2.5", "sha3_256": "2.16.840.1.101.3.4.2.8",
+}  # fmt: skip
+KNOWN = frozenset(("sha1", "sha256", "sha384", "sha512"))
+NONCE, ANOTHER = "1.3.6.1.5.5.7.48.1.2", "1.2.3.4"
+
+
+def written_out(
+    hash_name: str, digests: tuple[bytes, bytes], serial: int, *, null: bool = True, nonce: bytes | None = None,
+    another: bool | None = None,
+) -> bytes:  # fmt: skip
+    """A question as any client may write it; `another` adds an extension of its own, critical or not."""
+    algorithm = _der.sequence(_der.object_identifier(OIDS[hash_name]), b"\x05\x00" if null else b"")
+    octets = [_der.tlv(_der.OCTET_STRING, digest) for digest in digests]
+    asked = _der.sequence(_der.sequence(_der.sequence(algorithm, *octets, _der.integer(serial))))
+    extensions = []
+    if nonce is not None:
+        value = _der.tlv(_der.OCTET_STRING, _der.tlv(_der.OCTET_STRING, nonce))
+        extensions.append(_der.sequence(_der.object_identifier(NONCE), value))
+    if another is not None:
+        critical = b"\x01\x01\xff" if another else b""
+        value = _der.tlv(_der.OCTET_STRING, b"\x05\x00")
+        extensions.append(_der.sequence(_der.object_identifier(ANOTHER), critical, value))
+    return _der.sequence(_der.sequence(asked, _der.tlv(0xA2, _der.sequence(*extensions)) if extensions else b""))
+
+
+@given(
+    hash_name=st.sampled_from(sorted(OIDS)),
+    digests=st.tuples(st.binary(max_size=64), st.binary(max_size=64)),
+    serial=st.integers(-(2**167), 2**167) | st.integers(-300, 300),
+    null=st.booleans(),
+    nonce=st.none() | st.binary(max_size=140),
+    another=st.none() | st.booleans(),
+)
+@example("sha1", (b"n", b"k"), -128, True, None, None)
+def test_any_question_is_read_as_it_is_meant_or_is_none_and_its_answer_names_the_same_certificate(
+    hash_name: str, digests: tuple[bytes, bytes], serial: int, null: bool, nonce: bytes | None, another: bool | None
+) -> None:
+    asked = written_out(hash_name, digests, serial, null=null, nonce=nonce, another=another)
+    if hash_name not in KNOWN or another or (nonce is not None and not 1 <= len(nonce) <= 128):
+        with pytest.raises(Invalid):
+            ocsp.read_question(asked)
+        return
+    question = ocsp.read_question(asked)
+    assert question == Question(hash_name, *digests, serial, nonce)
+    answer = library.load_der_ocsp_response(answered(GOOD, question))
+    said = (answer.hash_algorithm.name, answer.issuer_name_hash, answer.issuer_key_hash, answer.serial_number)
+    assert said == (hash_name, *digests, serial)
+    echoed = [extension.value.nonce for extension in answer.extensions if isinstance(extension.value, x509.OCSPNonce)]
+    assert echoed == ([] if nonce is None else [nonce])
+
+
 NO_QUESTIONS = {
     "nothing": b"",
     "garbage": b"\x30\x03\x02\x01",
@@ -190,6 +243,8 @@ NO_QUESTIONS = {
     "an empty nonce": der_question(nonce=b""),
     "a nonce of 129 octets": der_question(nonce=b"n" * 129),
     "a digest nobody uses": der_question(algorithm=hashes.SHA224()),
+    "a digest from before": written_out("md5", (b"n" * 16, b"k" * 16), 5),
+    "a demand nobody understands": written_out("sha1", (b"n" * 20, b"k" * 20), 5, another=True),
 }
 
 

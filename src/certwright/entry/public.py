@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import format_datetime
 
+import structlog
 from fastapi import Request, Response
 
 from certwright.entry.api.base import PUBLIC, Router, services_of
-from certwright.kernel.problems import Invalid, not_found
+from certwright.kernel.problems import Invalid, Unavailable, not_found
 from certwright.platform.services import Services
 from certwright.rooms import authorities
 from certwright.x509 import ocsp
 from certwright.x509.certificates import to_pem
 from certwright.x509.crl import to_pem as crl_to_pem
+
+log = structlog.get_logger(__name__)
 
 router = Router(tags=["public"])
 
@@ -106,7 +109,12 @@ async def ca_certificate(file_name: str, request: Request) -> Response:
 @router.get("/crl/{file_name}", action=PUBLIC, response_class=Response)
 async def revocation_list(file_name: str, request: Request) -> Response:
     """A CA's newest list: `<id>.crl` is DER, `<id>.pem` is PEM; `<id>-<n>` is one of several lists."""
-    return _response(await crl_document(services_of(request), file_name, request.headers.get("if-none-match")))
+    return _response(await crl_document(services_of(request), file_name, _if_none_match(request)))
+
+
+def _if_none_match(request: Request) -> str | None:
+    """Lines of one name are one list (RFC 9110 section 5.3)."""
+    return ", ".join(request.headers.getlist("if-none-match")) or None
 
 
 def _response(document: Document) -> Response:
@@ -125,10 +133,13 @@ def answer_document(answer: authorities.StatusAnswer, question: ocsp.Question) -
     """What was signed, with what caches may do with it (RFC 5019 section 6.2); one with a nonce is for one reader."""
     if answer.this_update is None or answer.next_update is None or question.nonce is not None:
         return Document(answer.der, OCSP_TYPE, {"Cache-Control": "no-store"})
+    # Given until half of its life: so much of it is left to every reader. It is short in the last hours of a CA.
+    half = (answer.next_update - answer.this_update) / 2
+    seconds = min(_ANSWER_SECONDS, int(half.total_seconds()))
     headers = {
         "Last-Modified": format_datetime(answer.this_update, usegmt=True),
         "Expires": format_datetime(answer.next_update, usegmt=True),
-        "Cache-Control": f"public, max-age={_ANSWER_SECONDS}, no-transform, must-revalidate",
+        "Cache-Control": f"public, max-age={seconds}, no-transform, must-revalidate",
     }
     return Document(answer.der, OCSP_TYPE, headers, f'"{hashlib.sha256(answer.der).hexdigest()[:32]}"')
 
@@ -164,7 +175,13 @@ async def status_by_post(authority_id: str, request: Request) -> Response:
 
 
 async def _status(request: Request, authority_id: str, question: ocsp.Question) -> Response:
-    document = answer_document(await authorities.answer(services_of(request), authority_id, question), question)
-    if is_known(request.headers.get("if-none-match"), document.etag):
+    try:
+        answer = await authorities.answer(services_of(request), authority_id, question)
+    except Unavailable as problem:
+        log.warning("a status request was put off", code=problem.code)
+        return _response(failed_answer(ocsp.Failure.TRY_LATER))
+    document = answer_document(answer, question)
+    # Not to a POST: "not modified" is an answer to who reads (RFC 9110 section 13.1.2).
+    if request.method != "POST" and is_known(_if_none_match(request), document.etag):
         document = Document(None, document.media_type, document.headers, document.etag)
     return _response(document)

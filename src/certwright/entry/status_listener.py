@@ -37,14 +37,18 @@ log = structlog.get_logger(__name__)
 
 # A question in a path has at most 1,400 characters; everything else is headers.
 _LONGEST_REQUEST = 16 * 1024
-# Kept by the octets of their question, with the answer about two kilobytes each.
+# Kept by the octets of their question, with the answer about two kilobytes each. One that asks without a nonce has 100
+# octets; who makes it longer is answered each time.
 _MOST_KEPT = 10_000
+_LONGEST_KEPT = 512
 _MOST_CONNECTIONS = 500
 # Requests of one connection that wait for an answer; more of them are read when it has been given.
 _MOST_WAITING = 16
 _IDLE_SECONDS = 30.0
 _SWEEP_SECONDS = 5.0
 _METHODS: Final = (b"GET", b"HEAD", b"POST")
+# RFC 9110 section 10.1.1.
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _KINDS: Final = ("ocsp", "crl", "ca")
 _REASONS: Final = {
     200: b"OK", 304: b"Not Modified", 400: b"Bad Request", 404: b"Not Found", 405: b"Method Not Allowed",
@@ -58,9 +62,20 @@ class _Asked:
 
     url: bytes = b""
     method: bytes = b""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     if_none_match: str | None = None
     body: bytearray = field(default_factory=bytearray)
     keep_alive: bool = True
+
+    @property
+    def reads(self) -> bool:
+        return self.method in (b"GET", b"HEAD")
+
+    def without_offer(self, version: bytes) -> bytes:
+        """The head as it came, but for the offer to go on in another protocol."""
+        lines = [b"%s %s HTTP/%s" % (self.method, self.url, version)]
+        lines += [b"%s: %s" % header for header in self.headers if header[0].lower() != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +130,16 @@ class StatusListener:
             conversation.end()
 
     async def _sweep(self) -> None:
-        """Ends connections that say nothing, or nothing whole."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            long_ago = time.monotonic() - _IDLE_SECONDS
-            for conversation in [one for one in self.conversations if one.heard_at < long_ago]:
+            self.end_silent()
+
+    def end_silent(self) -> None:
+        """Ends connections that say nothing, or nothing whole, and take nothing of what they are given."""
+        long_ago = time.monotonic() - _IDLE_SECONDS
+        for conversation in list(self.conversations):
+            conversation.look_whether_it_reads()
+            if conversation.heard_at < long_ago:
                 conversation.end()
 
     def make_room(self) -> None:
@@ -156,7 +176,8 @@ class StatusListener:
             return self._plain(asked, kind, 500, b"Something went wrong here.\n")
         if document is None:
             return self._plain(asked, kind, 405, b"This can't be done here.\n", b"Allow: GET, HEAD\r\n")
-        if document.content is not None and is_known(asked.if_none_match, document.etag):
+        # Not to a POST: "not modified" is an answer to who reads (RFC 9110 section 13.1.2).
+        if asked.reads and document.content is not None and is_known(asked.if_none_match, document.etag):
             document = Document(None, document.media_type, document.headers, document.etag)
         self.count(asked.method, kind, document.status)
         body = document.content if document.content is not None and asked.method != b"HEAD" else b""
@@ -164,12 +185,12 @@ class StatusListener:
 
     async def _document(self, asked: _Asked, kind: str, rest: str) -> Document | None:
         """None for a method that isn't for this address."""
-        reads = asked.method in (b"GET", b"HEAD")
         if kind == "ocsp":
-            return await self._status(asked, *rest.partition("/")[::2]) if reads or asked.method == b"POST" else None
+            may = asked.reads or asked.method == b"POST"
+            return await self._status(asked, *rest.partition("/")[::2]) if may else None
         if kind not in ("crl", "ca"):
             raise NotFound("no_such_address", "There is nothing at this address.", fix="Check the path.")
-        if not reads:
+        if not asked.reads:
             return None
         if kind == "crl":
             return await crl_document(self._services, rest, asked.if_none_match)
@@ -185,7 +206,8 @@ class StatusListener:
             return failed_answer(ocsp.Failure.MALFORMED_REQUEST)
         answer = await self._answers.answer(authority_id, question)
         document = answer_document(answer, question)
-        if document.etag is not None and answer.may_be_kept and asked.method != b"HEAD":
+        short = len(asked.url) + len(asked.body) <= _LONGEST_KEPT
+        if document.etag is not None and answer.may_be_kept and short and asked.method != b"HEAD":
             self._kept[asked.method, asked.url, bytes(asked.body)] = _Kept(authority_id, answer, _head(document))
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
@@ -247,6 +269,10 @@ class _Conversation(asyncio.Protocol):
         self._waiting: deque[_Asked] = deque()
         self._answering: asyncio.Task[None] | None = None
         self._full = False
+        # Said when all that was asked before is answered: that more of the request may come, or that nothing may.
+        self._invitation = b""
+        self._refusal = b""
+        self._left = 0
         self.heard_at = time.monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -282,10 +308,20 @@ class _Conversation(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
+    def look_whether_it_reads(self) -> None:
+        """A large list takes its time on a slow line."""
+        if self._transport is not None:
+            left = self._transport.get_write_buffer_size()
+            if left < self._left:
+                self.heard_at = time.monotonic()
+            self._left = left
+
     def data_received(self, data: bytes) -> None:
+        if self._refusal:
+            return
         self._octets += len(data)
         try:
-            self._parser.feed_data(data)
+            self._feed(data)
         except httptools.HttpParserCallbackError:
             log.exception("a status request could not be read")
             self._refuse(500, b"Something went wrong here.\n")
@@ -294,9 +330,34 @@ class _Conversation(asyncio.Protocol):
         if self._octets > _LONGEST_REQUEST:
             self._refuse(413, b"The request is too large.\n")
 
+    def _feed(self, data: bytes) -> None:
+        left = memoryview(data)
+        while True:
+            try:
+                self._parser.feed_data(left)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                asked, before = self._asked, self._parser
+                asked.method = before.get_method()
+                if asked.method == b"CONNECT":
+                    raise
+                # Nobody has to accept another protocol (RFC 9110 section 7.8). The parser stops at the offer and takes
+                # the request to have no body: its head is read again without it.
+                self._parser = httptools.HttpRequestParser(self)
+                self._parser.feed_data(asked.without_offer(before.get_http_version().encode()))
+                left = left[offer.args[0] :]
+
     def _refuse(self, status: int, text: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(self._listener.refusal(status, text, b"Connection: close\r\n"))
+        """The last word on this connection."""
+        self._refusal = self._refusal or self._listener.refusal(status, text, b"Connection: close\r\n")
+        self._say_what_waited()
+
+    def _say_what_waited(self) -> None:
+        if self._answering is not None or self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(self._refusal or self._invitation)
+        self._invitation = b""
+        if self._refusal:
             self._transport.close()
 
     # --- what the parser finds ---------------------------------------------------------------------------------------
@@ -308,15 +369,30 @@ class _Conversation(asyncio.Protocol):
         self._asked.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        asked = self._asked
+        asked.headers.append((name, value))
         if len(name) == 13 and name.lower() == b"if-none-match":
-            self._asked.if_none_match = value.decode("latin-1")
+            said = value.decode("latin-1")
+            # Lines of one name are one list (RFC 9110 section 5.3).
+            asked.if_none_match = said if asked.if_none_match is None else f"{asked.if_none_match}, {said}"
+        elif len(name) == 6 and name.lower() == b"expect" and value.lower() == b"100-continue":
+            self._invitation = _CONTINUE
+
+    def on_headers_complete(self) -> None:
+        if self._invitation and self._parser.get_http_version() != "1.1":
+            self._invitation = b""
+        if self._invitation and not self._parser.should_upgrade():
+            self._say_what_waited()
 
     def on_body(self, body: bytes) -> None:
+        self._invitation = b""
         if len(self._asked.body) <= ocsp.MAX_QUESTION_OCTETS:
             self._asked.body += body
 
     def on_message_complete(self) -> None:
-        asked, self._octets = self._asked, 0
+        if self._parser.should_upgrade():
+            return  # see _feed
+        asked, self._octets, self._invitation = self._asked, 0, b""
         asked.method = self._parser.get_method()
         asked.keep_alive = self._parser.should_keep_alive() and self._parser.get_http_version() == "1.1"
         self.heard_at = time.monotonic()
@@ -337,6 +413,8 @@ class _Conversation(asyncio.Protocol):
             self._write(asked, await self._listener.respond(asked))
             self._pace()
         self._answering = None
+        if self._refusal or self._invitation:
+            self._say_what_waited()
 
     def _write(self, asked: _Asked, response: bytes) -> None:
         if self._transport is None or self._transport.is_closing():

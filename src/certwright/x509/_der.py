@@ -38,7 +38,9 @@ def bit_string(octets: bytes) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    return tlv(INTEGER, value.to_bytes(value.bit_length() // 8 + 1, signed=True))
+    """In as few octets as it takes (X.690 section 8.3.2); -128 takes one, as 127 does."""
+    bits = (value if value >= 0 else ~value).bit_length()
+    return tlv(INTEGER, value.to_bytes(bits // 8 + 1, signed=True))
 
 
 def time(at: datetime) -> bytes:

@@ -16,6 +16,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
@@ -115,7 +116,8 @@ class OcspDraft:
 
 def read_question(data: bytes) -> Question:
     """Reads an OCSPRequest (DER). Raises Invalid `ocsp_question` for what isn't a question for exactly one certificate,
-    is larger than 1 KiB, has a digest we don't know, or a nonce of a length RFC 9654 forbids."""
+    is larger than 1 KiB, has a digest or a critical extension nobody here knows, or a nonce of a length RFC 9654
+    forbids."""
     if not 0 < len(data) <= MAX_QUESTION_OCTETS:
         raise _not_a_question()
     try:
@@ -123,9 +125,14 @@ def read_question(data: bytes) -> Question:
         hash_name = asked.hash_algorithm.name
         nonce = next((e.value.nonce for e in asked.extensions if isinstance(e.value, x509.OCSPNonce)), None)
         question = Question(hash_name, asked.issuer_name_hash, asked.issuer_key_hash, asked.serial_number, nonce)
-    except (ValueError, TypeError, NotImplementedError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        # RFC 6960 section 4.1.2: only what isn't critical may be passed over.
+        demands = any(e.critical and isinstance(e.value, x509.UnrecognizedExtension) for e in asked.extensions)
+    except (
+        ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm, x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ):  # fmt: skip
         raise _not_a_question() from None
-    if hash_name not in _HASH_OIDS or (nonce is not None and not 1 <= len(nonce) <= _LONGEST_NONCE):
+    if demands or hash_name not in _HASH_OIDS or (nonce is not None and not 1 <= len(nonce) <= _LONGEST_NONCE):
         raise _not_a_question()
     return question
 

@@ -26,7 +26,7 @@ from fastapi.routing import APIRoute
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
-from starlette.types import Scope
+from starlette.types import Receive, Scope, Send
 
 from certwright.kernel.actor import Actor
 from certwright.kernel.problems import (
@@ -171,7 +171,19 @@ class ActionRoute(APIRoute):
         """Most of some hundred routes are ruled out without their regular expression."""
         if not scope.get("root_path") and not scope["path"].startswith(self._begins):
             return Match.NONE, {}
-        return super().matches(scope)
+        match, found = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL and self._is_asked_for_its_head(scope) else match), found
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._is_asked_for_its_head(scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().handle(scope, receive, send)
+
+    def _is_asked_for_its_head(self, scope: Scope) -> bool:
+        """Whatever is read may be asked for its headers alone (RFC 9110 section 9.1); the server leaves the body out.
+        The schema needn't say so."""
+        return scope["method"] == "HEAD" and "GET" in (self.methods or ())
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()

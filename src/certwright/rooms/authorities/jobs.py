@@ -29,6 +29,7 @@ async def step(services: Services, authority_id: str) -> Next:
         if ca.delete_at is not None and ca.delete_at <= now:
             await _erase(tx, services, ca)
             return None
+        await status.erase_ended_responders(tx, services, authority_id)
         waits: list[timedelta] = []
         lives = ca.certificate_der is not None and ca.not_after > now
         if lives:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -17,7 +17,7 @@ from certwright.platform.services import Services
 from certwright.rooms import audit
 from certwright.rooms.authorities import storage, store
 from certwright.rooms.authorities.signer import Signer
-from certwright.rooms.authorities.tables import crl_shards, crls, issued_certificates, ocsp_answers
+from certwright.rooms.authorities.tables import authorities, crl_shards, crls, issued_certificates, ocsp_answers
 from certwright.rooms.authorities.words import CA_STEP, Crl, CrlHead
 from certwright.x509 import crl as crl_format
 
@@ -25,6 +25,7 @@ from certwright.x509 import crl as crl_format
 _MANY = 5_000
 # Lists kept for readers with a cached number; older ones are dropped when a new one is made.
 _CRLS_KEPT = 3
+_NOTHING_SEEN = -1
 
 
 def shard_of(ca: Any, serial: int) -> int:
@@ -61,12 +62,45 @@ async def begin(tx: Tx, services: Services, ca: Any, *, after: int = 0) -> None:
 
 async def widen(tx: Tx, services: Services, authority_id: str, shards: int) -> None:
     """At least so many lists; those that are there stay, because certificates point at them."""
-    await tx.execute(
+    added = await tx.execute(
         postgresql.insert(crl_shards)
         .values([{"authority_id": authority_id, "shard": shard} for shard in range(shards)])
         .on_conflict_do_nothing()
     )
+    if added.rowcount:
+        # The first one may have been the only one and say so: as if it had seen nothing, it is made anew at once.
+        c = crls.c
+        await tx.execute(
+            sa.update(crls).where(c.authority_id == authority_id, c.shard == 0).values(revocations=_NOTHING_SEEN)
+        )
     await services.jobs.start(tx, CA_STEP, authority_id)
+
+
+async def follow_address(services: Services) -> None:
+    """Each list among several says where it is found, and programs compare that with what certificates say: those that
+    don't know the present address, because `status_url` was set since, are made anew now and not when they are due.
+    For each start; content to find nothing to do."""
+    a, s, c = authorities.c, crl_shards.c, crls.c
+    here = sa.func.concat(
+        services.settings.status_base_url, "/crl/", s.authority_id,
+        sa.case((s.shard > 0, sa.func.concat("-", s.shard)), else_=""), ".crl",
+    )  # fmt: skip
+    doesnt_say_so = sa.func.position(sa.func.convert_to(here, "UTF8").op("IN")(c.der)) == 0
+    async with services.db.begin() as tx:
+        # First, so that large lists of other CAs aren't read.
+        in_parts = (await tx.scalars(sa.select(s.authority_id).where(s.shard > 0).distinct())).all()
+        moved = await tx.execute(
+            sa.update(crls)
+            .where(
+                c.authority_id.in_(in_parts), c.authority_id == s.authority_id, c.shard == s.shard,
+                c.number == s.number, a.id == s.authority_id, a.erased_at.is_(None),
+                a.not_after > services.clock.now(), doesnt_say_so,
+            )
+            .values(revocations=_NOTHING_SEEN)
+            .returning(c.authority_id)
+        )  # fmt: skip
+        for authority_id in sorted(set(moved.scalars())):
+            await services.jobs.start(tx, CA_STEP, authority_id)
 
 
 # --- revoking -------------------------------------------------------------------------------------------------------
@@ -152,7 +186,7 @@ async def _make(tx: Tx, services: Services, ca: Any, shard: Any, now: datetime) 
     next_update = now + timedelta(days=ca.crl_days)
     # Only a list among several says which one it is (RFC 5280 section 5.2.5): it must not be taken for the whole.
     where, *former = store.crl_urls(services, ca.id, shard.shard) if await _several(tx, ca.id) else (None,)
-    entries = await _entries(tx, ca.id, shard.shard, now)
+    entries = await _entries(tx, ca.id, shard.shard, _ended_before(ca, shard, now))
     facts = (store.issuer_of(ca), number, now, next_update, entries, where, ca.hash_name, former)
     if len(entries) > _MANY:
         # A second for a hundred thousand, in which others have requests here.
@@ -180,12 +214,19 @@ async def _several(tx: Tx, authority_id: str) -> bool:
     )
 
 
-async def _entries(tx: Tx, authority_id: str, shard: int, now: datetime) -> list[crl_format.RevokedEntry]:
-    """Revoked certificates, until a day after their end, so that each is in one list made after it."""
+def _ended_before(ca: Any, shard: Any, now: datetime) -> datetime:
+    """Certificates that ended so long ago may be left out. Each has to be in a list made by the calendar after its end
+    (RFC 5280 section 3.3), and in the life of a list two are; the one before this may have come late."""
+    a_life_ago = now - timedelta(days=ca.crl_days)
+    return a_life_ago if shard.this_update is None else min(a_life_ago, cast(datetime, shard.this_update))
+
+
+async def _entries(tx: Tx, authority_id: str, shard: int, since: datetime) -> list[crl_format.RevokedEntry]:
+    """Revoked certificates that hadn't ended by `since`."""
     i = issued_certificates.c
     query = sa.select(i.serial, i.revoked_at, i.revocation_reason).where(
         i.authority_id == authority_id, i.shard == shard, i.revoked_at.is_not(None),
-        i.not_after > now - timedelta(days=1),
+        i.not_after >= since,
     )  # fmt: skip
     found: list[crl_format.RevokedEntry] = []
     async with tx.stream(query) as rows:

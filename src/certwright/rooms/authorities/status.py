@@ -346,19 +346,12 @@ async def forget_answers(tx: Tx, authority_id: str) -> None:
 
 
 async def keep_responder(tx: Tx, services: Services, ca: Any) -> timedelta:
-    """A new key and certificate for the responder once the newest has lived half its life; those that have ended lose
-    their keys. Answers when to look again."""
+    """A new key and certificate for the responder once the newest has lived half its life. Answers when to look
+    again."""
     now = services.clock.now()
     r = ocsp_responders.c
-    rows = (
-        await tx.execute(
-            sa.select(r.id, r.ca_key_id, r.not_before, r.not_after).where(r.authority_id == ca.id).order_by(r.not_after)
-        )
-    ).all()
-    for old in rows:
-        if old.not_after <= now:
-            await _forget(tx, services, old)
-    newest = rows[-1] if rows else None
+    query = sa.select(r.not_before, r.not_after).where(r.authority_id == ca.id).order_by(r.not_after.desc()).limit(1)
+    newest = (await tx.execute(query)).one_or_none()
     if newest is not None and now < (half := newest.not_before + (newest.not_after - newest.not_before) / 2):
         return cast(timedelta, half - now)
     # The CA's own last days: its end cuts off the responder's, and another one would end no later.
@@ -402,11 +395,18 @@ async def _delegate(tx: Tx, services: Services, ca: Any, now: datetime) -> datet
 async def erase_responders(tx: Tx, services: Services, authority_id: str) -> None:
     """With the CA's key go those of its responders, and what they signed."""
     await forget_answers(tx, authority_id)
+    await _erase_responders(tx, services, ocsp_responders.c.authority_id == authority_id)
+
+
+async def erase_ended_responders(tx: Tx, services: Services, authority_id: str) -> None:
+    """Keys of responders whose certificates have ended, whether the CA goes on answering or not."""
     r = ocsp_responders.c
-    for row in (await tx.execute(sa.select(r.id, r.ca_key_id).where(r.authority_id == authority_id))).all():
-        await _forget(tx, services, row)
+    await _erase_responders(
+        tx, services, sa.and_(r.authority_id == authority_id, r.not_after <= services.clock.now())
+    )  # fmt: skip
 
 
-async def _forget(tx: Tx, services: Services, row: Any) -> None:
-    await tx.execute(sa.delete(ocsp_responders).where(ocsp_responders.c.id == row.id))
-    await services.port(Signer).erase_key(tx, row.ca_key_id)
+async def _erase_responders(tx: Tx, services: Services, which: sa.ColumnElement[bool]) -> None:
+    gone = await tx.execute(sa.delete(ocsp_responders).where(which).returning(ocsp_responders.c.ca_key_id))
+    for key_id in gone.scalars():
+        await services.port(Signer).erase_key(tx, key_id)
