@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +47,28 @@ def test_a_request_our_client_signs_is_read_and_verified_with_its_own_key(algori
     assert request.payload == {"a": 1}
     assert request.jwk is not None
     verify(request, account_key(request.jwk))
+
+
+def test_a_request_of_a_p521_key_is_verified() -> None:
+    """Our own client makes no such keys; acme.sh and others do."""
+    key = ec.generate_private_key(ec.SECP521R1())
+    numbers = key.public_key().public_numbers()
+    jwk = {
+        "kty": "EC",
+        "crv": "P-521",
+        "x": jose.b64url(numbers.x.to_bytes(66)),
+        "y": jose.b64url(numbers.y.to_bytes(66)),
+    }
+    unsigned = signed(header(alg="ES512", jwk=jwk))
+    given_ = f"{unsigned['protected']}.{unsigned['payload']}".encode()
+    r, s = decode_dss_signature(key.sign(given_, ec.ECDSA(hashes.SHA512())))
+    signature = r.to_bytes(66) + s.to_bytes(66)
+    request = read_request(body(unsigned | {"signature": jose.b64url(signature)}))
+    assert request.jwk is not None
+    verify(request, account_key(request.jwk))
+    changed = read_request(body(unsigned | {"signature": jose.b64url(signature[:-1] + bytes([signature[-1] ^ 1]))}))
+    with pytest.raises(AcmeProblem):
+        verify(changed, account_key(request.jwk))
 
 
 def test_a_request_by_account_url_carries_no_key_and_an_empty_payload_is_a_post_as_get() -> None:
@@ -190,6 +215,18 @@ def binding(**changes: Any) -> dict[str, str]:
 def test_a_binding_our_client_makes_names_its_key_and_is_accepted() -> None:
     assert requests.binding_key_id(binding()) == "key-1"
     requests.check_binding(binding(), url=URL, jwk=jose.public_jwk(P256), mac_key=MAC)
+
+
+@pytest.mark.parametrize(("algorithm", "digest"), [("HS384", "sha384"), ("HS512", "sha512")])
+def test_a_binding_with_a_longer_mac_is_accepted(algorithm: str, digest: str) -> None:
+    protected = jose.b64url(json.dumps({"alg": algorithm, "kid": "key-1", "url": URL}).encode())
+    payload = jose.b64url(json.dumps(jose.public_jwk(P256)).encode())
+    mac = hmac.digest(MAC, f"{protected}.{payload}".encode(), digest)
+    bound = {"protected": protected, "payload": payload, "signature": jose.b64url(mac)}
+    requests.check_binding(bound, url=URL, jwk=jose.public_jwk(P256), mac_key=MAC)
+    with pytest.raises(AcmeProblem) as refusal:
+        requests.check_binding(bound, url=URL, jwk=jose.public_jwk(P256), mac_key=bytes(32))
+    assert refusal.value.kind == "unauthorized"
 
 
 BINDINGS: dict[str, tuple[Any, str]] = {

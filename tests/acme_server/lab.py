@@ -3,6 +3,7 @@ for each client a folder, a part of the zone and a loopback address, so that the
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import ssl
 import subprocess
@@ -26,12 +27,13 @@ from certwright.entry.cli.client import Api
 from certwright.entry.cli.session import sign_in
 from certwright.entry.cli.settings import Connection
 from certwright.entry.demo.servers import Product, free_ports
+from certwright.kernel.names import looks_like_ip
 from tests.servers.dns import DnsServer, TsigKey, authoritative, zone_text
 
 ZONE = "corp.test"
 # Of the guide's example.
 GUIDE_ZONE = "shop.internal"
-CLIENTS = ("certbot", "lego", "dehydrated", "caddy", "certwright", "newcomer")
+CLIENTS = ("certbot", "lego", "dehydrated", "caddy", "certwright", "newcomer", "apache", "uacme")
 EMAIL = f"ann@{ZONE}"
 PASSWORD = "a long enough passphrase 7"  # of a throw-away product
 PATIENCE = 60
@@ -165,7 +167,8 @@ class Bench:
         said = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert sorted(str(one.value) for one in said) == sorted(names)
         (root,) = x509.load_pem_x509_certificates(self.lab.product.root.read_bytes())
-        server = x509.DNSName(names[0].replace("*", "any"))
+        name = names[0].replace("*", "any")
+        server = x509.IPAddress(ipaddress.ip_address(name)) if looks_like_ip(name) else x509.DNSName(name)
         verifier = PolicyBuilder().store(Store([root])).build_server_verifier(server)
         verifier.verify(leaf, certificates[1:])
         return leaf
@@ -185,7 +188,7 @@ def lab(home: Path, database_url: str) -> Iterator[Lab]:
         for client in CLIENTS
         for record in (f"{client} A {address_of(client)}", f"*.{client} A {address_of(client)}")
     ]
-    http_port, tls_port = free_ports(2)
+    http_port, tls_port, status_port = free_ports(3)
     zones = {
         ZONE: zone_text(ZONE, records),
         GUIDE_ZONE: zone_text(GUIDE_ZONE, [f"www A {address_of('newcomer')}"]),
@@ -194,7 +197,7 @@ def lab(home: Path, database_url: str) -> Iterator[Lab]:
         settings = {
             "DATABASE_URL": database_url, "ALLOWED_NETWORKS": "127.0.0.0/8", "DNS_SERVERS": dns.endpoint,
             "DNS_AUTHORITATIVE_PORT": str(dns.port), "VALIDATION_HTTP_PORT": str(http_port),
-            "VALIDATION_TLS_PORT": str(tls_port),
+            "VALIDATION_TLS_PORT": str(tls_port), "STATUS_LISTEN": f"127.0.0.1:{status_port}",
         }  # fmt: skip
         product = Product(home / "data", home / "product.log", settings)
         try:
@@ -206,6 +209,7 @@ def lab(home: Path, database_url: str) -> Iterator[Lab]:
             with Api(Connection(product.url, made["token"], product.root)) as api:
                 found = api.get("/authorities")["items"]
                 (authority_id,) = [one["id"] for one in found if one["kind"] != "root"]
+                api.patch(f"/authorities/{authority_id}", {"ocsp_enabled": True})
                 free = {"name": "Open", "authority_id": authority_id, "eab_required": False}
                 bound = {"name": "Bound", "authority_id": authority_id, "allowed_names": [f".{ZONE}"], "days": 7}
                 yield Lab(

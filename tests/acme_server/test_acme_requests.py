@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from certwright.acme import jose
 from certwright.acme.jose import b64url
 from certwright.kernel.problems import Forbidden, NotFound, Problem, Refused, Stale
 from certwright.rooms import access, acme_server, authorities
-from certwright.rooms.acme_server import AccountState, DirectoryRequest
+from certwright.rooms.acme_server import AccountState, DirectoryRequest, manage
 from certwright.rooms.acme_server.tables import acme_nonce_keys, acme_orders, acme_used_nonces
 from tests.acme_server.support import JOSE, Client, Outside, builtin_ca, csr, open_directory, problem, tampered
 from tests.conftest import World
@@ -246,7 +247,31 @@ def test_reading_takes_no_payload_and_doing_needs_one(client: Client) -> None:
     assert problem(client.post(client.at("new-order"), None)) == "malformed"
     assert problem(client.post(order["finalize"], None)) == "malformed"
     assert problem(client.post(order["authorizations"][0], {"status": "valid"})) == "malformed"
-    assert client.send("GET", url).status_code == 405
+    # RFC 8555 section 6.3 says which error that is.
+    refused = client.send("GET", url)
+    assert (refused.status_code, refused.headers["allow"], problem(refused)) == (405, "POST", "malformed")
+
+
+def test_what_needs_no_account_can_be_read_with_one_too(client: Client) -> None:
+    """RFC 8555 section 6.3: directory and newNonce answer POST-as-GET as they answer GET."""
+    directory, nonce = client.at("directory"), client.at("new-nonce")
+
+    said = client.post(directory, None)
+    assert (said.status_code, said.json()) == (200, client.send("GET", directory).json())
+    assert client.post(nonce, None).status_code == 204
+    used = signed(client, None, nonce)
+    first, second = client.raw(nonce, used), client.raw(nonce, used)
+    assert (first.status_code, problem(second)) == (204, "badNonce")
+    assert client.post(nonce, None, by_key=True).status_code == 400
+    assert problem(client.post(directory, {})) == "malformed"
+    assert client.send("POST", client.at("renewal-info", "x"), content=b"{}").status_code == 405
+
+
+def test_members_with_nothing_in_them_say_nothing(client: Client) -> None:
+    ordered = client.order("www.example", notBefore=None, notAfter=None, profile=None, replaces=None)
+    assert ordered.status_code == 201
+    assert not {"notBefore", "notAfter", "profile", "replaces"} & set(ordered.json())
+    assert problem(client.order("www.example", notAfter="2027-01-01T00:00:00Z")) == "malformed"
 
 
 def test_places_that_aren_t_there(client: Client, world: World) -> None:
@@ -342,9 +367,9 @@ def test_contacts(world: World, contact: Any, kind: str) -> None:
 
 
 def test_contacts_are_changed(client: Client) -> None:
-    said = client.post(client.kid or "", {"contact": ["mailto:ann@example.com"]})
+    said = client.post(client.kid or "", {"contact": ["mailto:pat.o'neill+acme@example.com"]})
 
-    assert said.json()["contact"] == ["mailto:ann@example.com"]
+    assert said.json()["contact"] == ["mailto:pat.o'neill+acme@example.com"]
     assert client.read(client.kid or "")["status"] == "valid"
 
 
@@ -458,6 +483,17 @@ def test_a_key_binds_one_account(world: World, net: Outside) -> None:
 
     assert first.order("www.example").status_code == 201
     assert refused_binding(Client(world, directory), made) == "unauthorized"
+
+
+def test_the_secret_of_a_key_never_looks_like_an_option(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Base 64 for addresses begins with a dash once in 64 times: `certbot --eab-hmac-key -wL4…` is refused by certbot.
+    drawn = iter([b"\xfb" * 32, b"\xf8" * 32, b"\xfc" * 32])
+    monkeypatch.setattr(manage, "secrets", SimpleNamespace(token_bytes=lambda _: next(drawn)))
+
+    directory, made = bound(world)
+
+    assert made.secret == b64url(b"\xfc" * 32)
+    Client(world, directory).bind(made.key.id, made.secret)
 
 
 def test_a_reusable_key_binds_many_until_it_runs_out(world: World) -> None:

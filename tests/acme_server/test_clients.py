@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +33,7 @@ from certwright.entry.cli.client import Api
 from tests.acme_server.lab import PATIENCE, Bench, Lab, lab, owns, served, write_script
 from tests.conftest import database_for
 from tests.servers.caddy import require_caddy
-from tests.servers.programs import find, require
+from tests.servers.programs import find, missing, require
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide"
 
@@ -300,13 +302,13 @@ def caddy(lab: Lab) -> None:
 
 
 @contextmanager
-def started(bench: Bench, command: list[str]) -> Iterator[None]:
+def started(bench: Bench, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     with (bench.folder / "log").open("ab") as log:
         process = subprocess.Popen(
             command, cwd=bench.folder, env=bench.environ(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
-        yield
+        yield process
     except OSError as error:
         raise AssertionError((bench.folder / "log").read_text()[-4000:]) from error
     finally:
@@ -339,6 +341,183 @@ def await_served(bench: Bench, name: str, *, instead_of: x509.Certificate | None
 def said_by_caddy(bench: Bench) -> list[dict[str, Any]]:
     lines = (bench.folder / "log").read_text().splitlines()
     return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+# --- Apache -----------------------------------------------------------------------------------------------------------
+
+_APACHE = """
+ServerRoot {place}
+PidFile {place}/pid
+DefaultRuntimeDir {place}
+Mutex default:{place}
+ErrorLog {place}/log
+LogLevel warn md:debug
+ServerName apache.corp.test
+User nobody
+Group nogroup
+{modules}
+Listen {http}
+Listen {tls} https
+SSLSessionCache none
+Protocols http/1.1 acme-tls/1
+MDPortMap 80:{http_port} 443:{tls_port}
+MDStoreDir {place}/md
+# The second kind of key is what many have beside the first, and what acme-tls/1 stumbles over.
+MDPrivateKeys secp384r1 rsa2048
+MDCAChallenges http-01
+MDStapling on
+MDInitialDelay 0s
+MDCheckInterval 1s
+MDRetryDelay 1s
+<MDomain {over_tls}>
+MDCAChallenges tls-alpn-01
+</MDomain>
+<VirtualHost {http}>
+DocumentRoot {place}
+</VirtualHost>
+<VirtualHost {tls}>
+ServerName {over_tls}
+SSLEngine on
+</VirtualHost>
+"""
+
+
+def apache(lab: Lab) -> None:
+    """Its mod_md gets certificates for two kinds of keys at http-01 and tls-alpn-01, staples the CA's answers about
+    them, and when one was revoked hears of it from renewal information."""
+    require("apache2")
+    bench = lab.bench("apache")
+    key_id, secret = lab.binding("apache")
+    www, shop, over_tls = bench.name("www"), bench.name("shop"), bench.name("tls")
+    modules = [one for one in ("mpm_event", "authz_core", "watchdog", "ssl", "md") if module(one).exists()]
+    # It works as another user, to whom the folders of tests are closed.
+    with tempfile.TemporaryDirectory(prefix="apache-") as made:
+        place = Path(made)
+        place.chmod(0o755)
+        root = place / "root.pem"
+        root.write_bytes(lab.product.root.read_bytes())
+        told = lab.told("apache", Asked(lab.bound["url"], (www, shop), "apache@corp.test", key_id, secret))
+        config = _APACHE.format(
+            place=place, modules="\n".join(f"LoadModule {one}_module {module(one)}" for one in modules),
+            http=bench.http, tls=bench.tls, over_tls=over_tls, http_port=lab.http_port, tls_port=lab.tls_port,
+        )  # fmt: skip
+        (place / "conf").write_text(config + told.replace("*:443", bench.tls).replace(str(lab.product.root), str(root)))
+        with started(bench, [str(find("apache2")), "-f", str(place / "conf"), "-DFOREGROUND"]) as process:
+            await_staged(place, www, over_tls)
+            process.send_signal(signal.SIGUSR1)
+            first = await_stapled(bench, www)
+            await_stapled(bench, over_tls)
+            chains = [place / "md" / "domains" / www / f"pubcert{kind}.pem" for kind in (".secp384r1", "")]
+            pair = [bench.read(chain, www, shop) for chain in chains]
+            assert first in pair
+            assert [isinstance(one.public_key(), rsa.RSAPublicKey) for one in pair] == [False, True]
+
+            lab.revoke(first)
+            await_staged(place, www)
+            process.send_signal(signal.SIGUSR1)
+            second = await_stapled(bench, www, instead_of=first)
+    assert lab.leaf(second)["revoked_at"] is None
+    newest, before, *_ = lab.orders(lab.bound, www)
+    assert newest["state"] == before["state"] == "valid"
+    assert newest["replaces"] is not None
+
+
+def module(name: str) -> Path:
+    return Path(f"/usr/lib/apache2/modules/mod_{name}.so")
+
+
+def await_staged(place: Path, *names: str) -> None:
+    """Until Apache has all it would put to use when it is told to reload."""
+    deadline = time.monotonic() + PATIENCE
+    jobs = [place / "md" / "staging" / name / "job.json" for name in names]
+    while not all(job.exists() and '"finished": true' in job.read_text() for job in jobs):
+        said = (place / "log").read_text()[-3000:] if (place / "log").exists() else "no log"
+        assert time.monotonic() < deadline, said
+        time.sleep(0.05)
+
+
+def await_stapled(bench: Bench, name: str, *, instead_of: x509.Certificate | None = None) -> x509.Certificate:
+    """What is served for `name`, together with the CA's word that it is good."""
+    command = [
+        "openssl", "s_client", "-connect", bench.tls, "-servername", name, "-status", "-verify_return_error",
+        "-CAfile", str(bench.lab.product.root),
+    ]  # fmt: skip
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode == 0 and "Cert Status: good" in done.stdout:
+            found = x509.load_pem_x509_certificate(done.stdout[done.stdout.rindex("-----BEGIN CERT") :].encode())
+            if found != instead_of:
+                return found
+        assert time.monotonic() < deadline, done.stdout + done.stderr
+        time.sleep(0.05)
+
+
+# --- uacme ------------------------------------------------------------------------------------------------------------
+
+_HOOK = """#!/bin/sh
+case "$1 $2" in
+"begin http-01") printf %s "$5" >"{site}/$4" ;;
+"begin dns-01") {update} deploy_challenge "$3" x "$5" ;;
+*" http-01") rm "{site}/$4" ;;
+*" dns-01") {update} clean_challenge "$3" x "$5" ;;
+*) exit 1 ;;
+esac
+"""
+
+
+def uacme(lab: Lab) -> None:
+    """A client in C: an account with EAB, another address for it, another key; by HTTP for an IP address, by DNS for a
+    wildcard; what was revoked, as OCSP says, it replaces before its time."""
+    require("uacme", "unshare")
+    bench = lab.bench("uacme")
+    key_id, secret = lab.binding("uacme")
+    site = bench.folder / "site" / ".well-known" / "acme-challenge"
+    record = bench.folder / "record.py"
+    record.write_text(_RECORD)
+    update = f"{sys.executable} {record} {lab.dns.address} {lab.dns.port} corp.test {lab.tsig.name} {lab.tsig.secret}"
+    # While there is no site it declines http-01.
+    hook = write_script(bench.folder / "hook", [_HOOK.format(site=site, update=update)])
+    # It knows the system's roots and no others, so it is shown a system of its own.
+    trusted = 'mount -t tmpfs none /etc/ssl/certs && cp "$0" /etc/ssl/certs/ca-certificates.crt && exec "$@"'
+    if subprocess.run([str(find("unshare")), "--map-root-user", "--mount", "true"], capture_output=True).returncode:
+        missing("no namespaces here, in which uacme could be shown the root")
+    program = partial(
+        bench.run, find("unshare"), "--map-root-user", "--mount", "sh", "-c", trusted, lab.product.root, find("uacme"),
+        "--yes", "--hook", hook, "--confdir", bench.folder, "--type", "EC", "--acme-url",
+    )  # fmt: skip
+    bound = lab.bound["url"]
+    assert "requires external credentials" in program(bound, "new", "uacme@corp.test", fails=True)
+    program(bound, "--eab", f"{key_id}:{secret}", "new", "uacme@corp.test")
+    program(bound, "newkey")
+    program(bound, "update", "uacme-new@corp.test")
+    assert lab.account_states(lab.bound, "uacme-new@corp.test") == ["valid"]
+
+    apex, every = "uacme.corp.test", "*.uacme.corp.test"
+    program(bound, "--bits", 384, "issue", every, apex)
+    chain = bench.folder / apex / "cert.pem"
+    first = bench.read(chain, every, apex)
+    key = first.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert isinstance(key.curve, ec.SECP384R1)
+    again = program(bound, "--verbose", "--days", 1, "issue", every, apex, fails=True)
+    assert "skipping" in again
+    lab.revoke(first)
+    program(bound, "--days", 1, "issue", every, apex)
+    second = bench.read(chain, every, apex)
+    assert second.serial_number != first.serial_number
+
+    program(bound, "--reason", 4, "revoke", chain)
+    assert lab.leaf(second)["revocation_reason"] == "superseded"
+    program(bound, "deactivate")
+    assert lab.account_states(lab.bound, "uacme-new@corp.test") == ["deactivated"]
+    assert "The account was deactivated" in program(bound, "issue", apex, fails=True)
+
+    program(lab.open["url"], "--confdir", bench.folder / "open", "--type", "RSA", "new")
+    site.mkdir(parents=True)
+    with served(bench.folder / "site", bench.http):
+        program(lab.open["url"], "--confdir", bench.folder / "open", "--type", "RSA", "issue", bench.address)
+    bench.read(bench.folder / "open" / bench.address / "cert.pem", bench.address)
 
 
 # --- our own ----------------------------------------------------------------------------------------------------------
@@ -443,7 +622,7 @@ def sections(page: str) -> list[str]:
 
 STORIES: tuple[Callable[[Lab], None], ...] = (
     certbot_over_http, certbot_over_dns_with_a_key_for_binding, lego, lego_with_a_key_for_binding,
-    dehydrated_over_http, dehydrated_over_dns_with_a_key_for_binding, caddy, certwright_itself,
+    dehydrated_over_http, dehydrated_over_dns_with_a_key_for_binding, caddy, apache, uacme, certwright_itself,
     a_newcomer_reads_the_page,
 )  # fmt: skip
 
@@ -456,8 +635,12 @@ def test_clients_get_renew_and_revoke_certificates(running: Lab, subtests: pytes
             story.result()
 
 
-@pytest.mark.parametrize("program", ["lego", "dehydrated"])
-def test_the_distribution_has_the_client(program: str) -> None:
+@pytest.mark.parametrize(
+    ("program", "option"),
+    [("lego", "--version"), ("dehydrated", "--version"), ("uacme", "--version"), ("apache2", "-v")],
+)
+def test_the_distribution_has_the_client(program: str, option: str) -> None:
     """A story that is left out because its client is missing isn't in the summary of a run by several workers."""
     require(program)
-    assert subprocess.run([str(find(program)), "--version"], capture_output=True, timeout=PATIENCE).returncode == 0
+    done = subprocess.run([str(find(program)), option], capture_output=True, timeout=PATIENCE)
+    assert b"version" in (done.stdout + done.stderr).lower()

@@ -158,7 +158,9 @@ def test_what_to_type_into_clients_holds_all_they_need() -> None:
         "https://cw.example/acme/shop/directory", ("a.example", "b.example"), "o@x.example", "eab_1", "c2VjcmV0"
     )
     bound, free = recipes(asked), recipes(Asked(asked.url, asked.names))
-    assert [recipe.client for recipe in bound] == ["certbot", "lego", "caddy", "acme.sh", "dehydrated", "cert-manager"]
+    assert [recipe.client for recipe in bound] == [
+        "certbot", "lego", "caddy", "apache", "acme.sh", "dehydrated", "cert-manager"
+    ]  # fmt: skip
     for recipe, plain in zip(bound, free, strict=True):
         for part in (asked.url, "eab_1", "c2VjcmV0"):
             assert part in recipe.text, recipe.client

@@ -58,6 +58,7 @@ def test_a_list_is_narrowed_by_everything_the_specification_names(product: World
     shown = look(product, short).summary
     assert found(product, sha256=shown.sha256) == {short}
     assert found(product, serial=shown.serial) == {short}
+    assert found(product, serial=int(shown.serial, 16).to_bytes(20).hex(":").upper()) == {short}
     product.later(days=4)
     assert short in found(product, expires_soon=True)
     assert long not in found(product, expires_soon=True)

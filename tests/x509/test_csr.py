@@ -8,12 +8,12 @@ import hashlib
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certwright.kernel.problems import Invalid, Problem, TooLarge
-from certwright.x509 import certificates, csr, keys
+from certwright.x509 import _der, certificates, csr, keys
 from certwright.x509.keys import KeyAlgorithm
 from tests.x509.factory import hierarchy, key, name, openssl
 
@@ -131,6 +131,44 @@ def test_each_fault_of_a_request_has_its_own_code(data: bytes, code: str) -> Non
     assert (refusal.value.code, refusal.value.field) == (code, "csr")
     assert refusal.value.message.endswith(".")
     assert refusal.value.fix
+
+
+def of_version(version: int, private: keys.PrivateKey) -> bytes:
+    """As clients make it that write another version than the one there is: they signed what they wrote."""
+    plain = x509.load_der_x509_csr(request("old.dev", *dns("old.dev", "www.old.dev"), private=private))
+    _, *asked = _der.elements(plain.tbs_certrequest_bytes)
+    _, algorithm, _ = _der.elements(plain.public_bytes(serialization.Encoding.DER))
+    written = _der.sequence(_der.integer(version), *asked)
+    if isinstance(private, rsa.RSAPrivateKey):
+        signature = private.sign(written, padding.PKCS1v15(), hashes.SHA256())
+    else:
+        assert isinstance(private, ec.EllipticCurvePrivateKey)
+        signature = private.sign(written, ec.ECDSA(hashes.SHA256()))
+    return _der.sequence(written, algorithm, _der.bit_string(signature))
+
+
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.RSA_2048, KeyAlgorithm.EC_P256])
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_version_that_old_clients_write_is_read(version: int, algorithm: KeyAlgorithm) -> None:
+    der = of_version(version, key(algorithm))
+    with pytest.raises(x509.InvalidVersion):
+        x509.load_der_x509_csr(der)
+    facts = csr.read_csr(der, public=True)
+    assert facts.dns_names == ("old.dev", "www.old.dev")
+    assert facts.spki_sha256 == keys.spki_sha256(key(algorithm))
+    assert facts.der == der
+
+
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.RSA_2048, KeyAlgorithm.EC_P256])
+def test_a_version_that_was_changed_after_signing_is_refused(algorithm: KeyAlgorithm) -> None:
+    """Both ways: what counts is what was signed, not how it is read."""
+    honest, old = request("old.dev", private=key(algorithm)), of_version(2, key(algorithm))
+    # The first number of a request is its version.
+    for der, change in ((honest, b"\x02\x01\x02"), (old, b"\x02\x01\x00"), (old, b"\x02\x01\x01")):
+        at = der.index(b"\x02\x01")
+        with pytest.raises(Invalid) as refused:
+            csr.read_csr(der[:at] + change + der[at + 3 :])
+        assert refused.value.code == "csr_bad_signature"
 
 
 def test_more_than_a_mebibyte_is_not_looked_at() -> None:

@@ -3,7 +3,6 @@ isn't exactly one flattened JWS as the RFC asks for raises `AcmeProblem`, and no
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import re
@@ -22,14 +21,17 @@ from certwright.acme.objects import ERROR_PREFIX, Identifier
 AccountKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 # What a client may sign with; MACs and "none" never (section 6.2).
-ALGORITHMS: Final = ("ES256", "ES384", "EdDSA", "RS256")
+ALGORITHMS: Final = ("ES256", "ES384", "ES512", "EdDSA", "RS256")
 # A CSR of a few hundred names fits; nothing a client sends is larger.
 MAX_OCTETS: Final = 64 * 1024
 _B64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 _CURVES: Final[Mapping[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm, str]]] = {
     "P-256": (ec.SECP256R1(), hashes.SHA256(), "ES256"),
     "P-384": (ec.SECP384R1(), hashes.SHA384(), "ES384"),
+    "P-521": (ec.SECP521R1(), hashes.SHA512(), "ES512"),
 }
+# For binding an account (section 7.3.4: a MAC-based algorithm); clients let people choose.
+_MACS: Final[Mapping[str, str]] = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
 _STATUS: Final = {
     "accountDoesNotExist": 400,
     "alreadyRevoked": 400,
@@ -212,7 +214,7 @@ def required_members(jwk: object) -> dict[str, str]:
 
 
 def account_key(jwk: Mapping[str, str]) -> AccountKey:
-    """The key of a JWK: RSA of 2048 to 4096 bits, P-256, P-384 or Ed25519. Raises AcmeProblem `badPublicKey`."""
+    """The key of a JWK: RSA of 2048 to 4096 bits, P-256, P-384, P-521 or Ed25519. Raises AcmeProblem `badPublicKey`."""
     try:
         if jwk["kty"] == "RSA":
             return _rsa(_number(jwk["n"]), _number(jwk["e"]))
@@ -221,7 +223,7 @@ def account_key(jwk: Mapping[str, str]) -> AccountKey:
                 raise _bad_key("Of the OKP keys only Ed25519 is taken")
             return ed25519.Ed25519PublicKey.from_public_bytes(from_b64url(jwk["x"]))
         if jwk["crv"] not in _CURVES:
-            raise _bad_key("Of the EC keys only P-256 and P-384 are taken")
+            raise _bad_key("Of the EC keys only P-256, P-384 and P-521 are taken")
         curve = _CURVES[jwk["crv"]][0]
         return ec.EllipticCurvePublicNumbers(_number(jwk["x"]), _number(jwk["y"]), curve).public_key()
     except (ValueError, KeyError):
@@ -294,14 +296,16 @@ def check_binding(binding: object, *, url: str, jwk: Mapping[str, str], mac_key:
     `malformed` for another shape and `unauthorized` for another MAC."""
     header = _binding_header(binding)
     assert isinstance(binding, dict)
-    if header.get("alg") != "HS256" or "nonce" in header or "jwk" in header or "crit" in header:
-        raise malformed("The external account binding must be signed with HS256 and have neither nonce nor jwk.")
+    digest = _MACS.get(str(header.get("alg")))
+    if digest is None or "nonce" in header or "jwk" in header or "crit" in header:
+        raise malformed(f"The external account binding must be signed with one of {', '.join(_MACS)} and have neither "
+                        "nonce nor jwk.")  # fmt: skip
     if header.get("url") != url:
         raise malformed("The external account binding is for another url than the request.")
     said = required_members(_object(_octets(binding["payload"], "payload"), "The external account binding's payload"))
     if thumbprint(said) != thumbprint(jwk):
         raise malformed("The external account binding is for another account key than the request.")
-    expected = hmac.digest(mac_key, f"{binding['protected']}.{binding['payload']}".encode("ascii"), hashlib.sha256)
+    expected = hmac.digest(mac_key, f"{binding['protected']}.{binding['payload']}".encode("ascii"), digest)
     if not hmac.compare_digest(expected, _octets(binding["signature"], "signature")):
         raise AcmeProblem("unauthorized", "The external account binding wasn't made with this key's HMAC secret.")
 

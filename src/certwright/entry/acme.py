@@ -43,6 +43,10 @@ _RESOURCES = {
     )
 }  # fmt: skip
 _RESOURCES |= {("challenge", kind): _Resource("/acme/{slug}/challenge/{id}/" + kind) for kind in acme_server.CHALLENGES}
+# What can be had without an account; a POST-as-GET gets the first two as well (section 6.3).
+_METHODS = {
+    "directory": ("GET", "HEAD", "POST"), "new-nonce": ("GET", "HEAD", "POST"), "renewal-info": ("GET", "HEAD"),
+}  # fmt: skip
 # How often one address may register at one directory.
 _REGISTRATIONS = Rate(burst=100, per_second=1 / 30)
 _MOST_ADDRESSES = 10_000
@@ -72,9 +76,11 @@ class AcmeDoor:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request, slug: str, parts: tuple[str, ...]) -> Response:
-        signed = parts[:1] not in (("directory",), ("new-nonce",), ("renewal-info",))
-        if request.method not in (("POST",) if signed else ("GET", "HEAD")):
-            return Response(status_code=405, headers={"Allow": "POST" if signed else "GET, HEAD"})
+        methods = _METHODS.get(parts[0] if parts else "", ("POST",))
+        if request.method not in methods:
+            return _refusal(AcmeProblem("malformed", f"This is asked with {' or '.join(methods)}.", status=405),
+                            {"Allow": ", ".join(methods)})  # fmt: skip
+        signed = request.method == "POST"
         try:
             served = await self._directories.get(slug)
             if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
@@ -136,6 +142,11 @@ class AcmeDoor:
             return await protocol.answer_at_once(services, served, url, body, resource, *which)
 
         match parts:
+            case ("directory",):
+                return protocol.directory(services, protocol.only_reading(await ask()).served)
+            case ("new-nonce",):
+                protocol.only_reading(await ask())
+                return Reply(status=204)
             case ("new-account",):
                 self._allow_registration(served, request)
                 return await protocol.new_account(services, await ask(Signed.BY_KEY))

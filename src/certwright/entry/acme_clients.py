@@ -33,7 +33,7 @@ class Recipe:
 
 def recipes(asked: Asked) -> tuple[Recipe, ...]:
     """One for each client people use, the most used first; of acme.sh and cert-manager by their documentation."""
-    return tuple(make(asked) for make in (_certbot, _lego, _caddy, _acme_sh, _dehydrated, _cert_manager))
+    return tuple(make(asked) for make in (_certbot, _lego, _caddy, _apache, _acme_sh, _dehydrated, _cert_manager))
 
 
 def _lines(*lines: str) -> str:
@@ -92,6 +92,24 @@ def _caddy(asked: Asked) -> Recipe:
         '    respond "It works"',
         "}",
     ), "Caddyfile")  # fmt: skip
+
+
+def _apache(asked: Asked) -> Recipe:
+    return Recipe("apache", "Apache", _lines(
+        f"MDCertificateAuthority {asked.url}",
+        f"MDCACertificateFile {ROOT_FILE}",
+        f"MDExternalAccountBinding {asked.key_id} {asked.secret}" if asked.key_id else "",
+        f"MDContactEmail {asked.email}",
+        "MDCertificateAgreement accepted",
+        f"MDomain {' '.join(asked.names)}",
+        "<VirtualHost *:443>",
+        f"    ServerName {asked.names[0]}",
+        f"    ServerAlias {' '.join(asked.names[1:])}" if len(asked.names) > 1 else "",
+        "    SSLEngine on",
+        "</VirtualHost>",
+        "# then: a2enmod md ssl && systemctl restart apache2",
+        "#       systemctl reload apache2 when it has the certificate, and each day for renewed ones",
+    ), "/etc/apache2/sites-enabled/certwright.conf")  # fmt: skip
 
 
 def _acme_sh(asked: Asked) -> Recipe:

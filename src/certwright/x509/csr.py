@@ -10,7 +10,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from certwright.kernel.names import looks_like_ip, parse_dns_name, parse_ip
 from certwright.kernel.problems import Invalid, Problem
@@ -100,7 +100,7 @@ def read_csr_key(data: bytes) -> PublicKey:
 def _checked(data: bytes, *, public: bool) -> tuple[x509.CertificateSigningRequest, bytes, PublicKey]:
     der = _der_of(data)
     try:
-        csr = x509.load_der_x509_csr(der)
+        csr, signed = _loaded(der)
         if is_diffie_hellman(list(_der.elements(csr.tbs_certrequest_bytes))[2]):
             raise UnsupportedAlgorithm("finite-field Diffie-Hellman")
         key = csr.public_key()
@@ -114,12 +114,27 @@ def _checked(data: bytes, *, public: bool) -> tuple[x509.CertificateSigningReque
     judge_public_key(key, public=public, field=_FIELD)
     if not isinstance(key, PublicKey):
         raise _format("its key is of a kind that isn't supported")
-    if not _signature_is_valid(csr, key):
+    if not _signature_is_valid(csr, signed, key):
         raise Invalid(
             "csr_bad_signature", "The request isn't signed by its own key; it was changed after signing.", field=_FIELD,
             fix="Make the request again and paste it unchanged.",
         )  # fmt: skip
     return csr, der, key
+
+
+def _loaded(der: bytes) -> tuple[x509.CertificateSigningRequest, bytes]:
+    """The request, and the octets its key signed. Raises ValueError, InvalidVersion, UnsupportedAlgorithm.
+
+    RFC 2986 knows version 0 alone, but certbot wrote 2 until 1.28 (Debian 11 and Ubuntu 22.04 have it), Ruby's
+    acme-client, which GitLab uses, until 2024, and public CAs take both. Nothing follows from it, so it is read as 0.
+    """
+    try:
+        csr = x509.load_der_x509_csr(der)
+    except x509.InvalidVersion:
+        signed, *sealed = _der.elements(der)
+        _, *asked = _der.elements(signed)
+        return x509.load_der_x509_csr(_der.sequence(_der.sequence(_der.integer(0), *asked), *sealed)), signed
+    return csr, csr.tbs_certrequest_bytes
 
 
 def _der_of(data: bytes) -> bytes:
@@ -171,13 +186,25 @@ _ECDSA: Final = {
 }
 
 
-def _signature_is_valid(csr: x509.CertificateSigningRequest, key: PublicKey) -> bool:
-    algorithm = _ECDSA.get(csr.signature_algorithm_oid)
+_RSA: Final = {
+    x509.SignatureAlgorithmOID.RSA_WITH_SHA256: hashes.SHA256(),
+    x509.SignatureAlgorithmOID.RSA_WITH_SHA384: hashes.SHA384(),
+    x509.SignatureAlgorithmOID.RSA_WITH_SHA512: hashes.SHA512(),
+}
+
+
+def _signature_is_valid(csr: x509.CertificateSigningRequest, signed: bytes, key: PublicKey) -> bool:
+    oid = csr.signature_algorithm_oid
     try:
-        if algorithm is None or not isinstance(key, ec.EllipticCurvePublicKey):
+        if oid in _ECDSA and isinstance(key, ec.EllipticCurvePublicKey):
+            # The same as below with the key that is read already: the library would read it again.
+            key.verify(csr.signature, signed, _ECDSA[oid])
+        elif signed == csr.tbs_certrequest_bytes:
             return csr.is_signature_valid
-        # The same with the key that is read already: the library would read it again.
-        key.verify(csr.signature, csr.tbs_certrequest_bytes, algorithm)
+        elif oid in _RSA and isinstance(key, rsa.RSAPublicKey):
+            key.verify(csr.signature, signed, padding.PKCS1v15(), _RSA[oid])
+        else:
+            return False
     except InvalidSignature:
         return False
     except (UnsupportedAlgorithm, ValueError, TypeError):

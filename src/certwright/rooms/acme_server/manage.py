@@ -120,7 +120,7 @@ def _once(values: Sequence[str]) -> list[str]:
 
 
 async def _judge_ca(tx: Tx, actor: Actor, authority_id: str) -> None:
-    if await authorities.kind_for_issuing(tx, actor, authority_id) == "root":
+    if not await authorities.signs_for(tx, actor, authority_id):
         raise Refused("ca_is_root", "A root signs CAs and nothing else.", field="authority_id",
                       fix="Choose an issuing CA.")  # fmt: skip
 
@@ -230,6 +230,15 @@ def _key(row: Any) -> EabKey:
     )  # fmt: skip
 
 
+def _new_secret() -> bytes:
+    """Random octets; as people paste them behind an option, they don't begin with a dash: most programs would take
+    them for another option."""
+    while True:
+        secret = secrets.token_bytes(_SECRET_OCTETS)
+        if not b64url(secret).startswith("-"):
+            return secret
+
+
 async def create_eab_key(
     services: Services,
     actor: Actor,
@@ -249,7 +258,7 @@ async def create_eab_key(
     if expires_at is not None and expires_at <= now:
         raise Invalid("acme_key_expires_invalid", "The key would have run out already.", field="expires_at",
                       fix="Choose a moment in the future, or leave it out.")  # fmt: skip
-    secret = secrets.token_bytes(_SECRET_OCTETS)
+    secret = _new_secret()
     key_id = new_id("eab", now)
     async with services.db.begin() as tx:
         directory = await store.visible_directory(tx, actor, "ccm:acme:bind", directory_id)

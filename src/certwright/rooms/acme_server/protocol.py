@@ -213,9 +213,11 @@ def _payload(asked: Asked) -> Mapping[str, Any]:
     return asked.payload
 
 
-def _reading(asked: Asked) -> None:
+def only_reading(asked: Asked) -> Asked:
+    """The same; raises AcmeProblem for one with a payload."""
     if asked.payload is not None:
         raise malformed("Read this with an empty payload (POST-as-GET, RFC 8555 section 6.3).")
+    return asked
 
 
 def _actor(asked: Asked, client: Client) -> Actor:
@@ -406,7 +408,7 @@ _ORDERS_A_PAGE = 100
 async def orders(services: Services, asked: Asked, account_id: str, cursor: str | None) -> Reply:
     """Section 7.1.2.1: the account's orders that aren't invalid, newest first, a hundred a page."""
     client = asked.known
-    _reading(asked)
+    only_reading(asked)
     if account_id != client.id:
         raise AcmeProblem("unauthorized", "This is another account.")
     o = acme_orders.c
@@ -430,7 +432,8 @@ async def orders(services: Services, asked: Asked, account_id: str, cursor: str 
 async def new_order(services: Services, asked: Asked) -> Reply:
     """Section 7.4. Names are judged before anything is promised; proofs that are still good may be used again."""
     client, payload = asked.known, _payload(asked)
-    if "notBefore" in payload or "notAfter" in payload:
+    # Some write members they have nothing to say in.
+    if payload.get("notBefore") or payload.get("notAfter"):
         raise malformed("This server chooses the dates itself; leave notBefore and notAfter out.")
     names = rules.judge_identifiers(payload.get("identifiers"))
     rules.judge_challenges(names, asked.served.challenges)
@@ -487,7 +490,7 @@ async def _take_order(
     order = {
         "id": new_id("aco", asked.now), "acme_account_id": client.id, "directory_id": asked.served.id,
         "names": list(names), "authorization_ids": ids, "profile": profile,
-        "profile_asked": asked.payload is not None and "profile" in asked.payload, "replaces": replaces,
+        "profile_asked": asked.payload is not None and asked.payload.get("profile") is not None, "replaces": replaces,
         "expires_at": expires,
     }  # fmt: skip
     most, failed = rules.MOST_OPEN_ORDERS, rules.MOST_FAILED_ORDERS
@@ -581,7 +584,7 @@ def _order_reply(asked: Asked, found: tuple[Any, list[Any]] | None, *, status: i
 
 
 async def order(services: Services, asked: Asked, order_id: str) -> Reply:
-    _reading(asked)
+    only_reading(asked)
     return _order_reply(asked, await store.order_at_once(services, asked.nonce, order_id))
 
 
@@ -648,7 +651,7 @@ def _issue_request(asked: Asked, client: Client, row: Any, request: rules.OrderC
 
 async def certificate(services: Services, asked: Asked, order_id: str) -> Reply:
     """Section 7.4.2: the chain of an order, from its certificate up, without the root."""
-    _reading(asked)
+    only_reading(asked)
     issued = await store.issued_at_once(services, asked.nonce, order_id)
     if issued is None:
         raise _not_found("certificate")

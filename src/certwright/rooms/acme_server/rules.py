@@ -41,7 +41,7 @@ PROOF_LIFE: Final = timedelta(days=30)
 LOOK_AGAIN: Final[Mapping[str, tuple[timedelta, ...]]] = {"dns-01": (timedelta(seconds=2), timedelta(seconds=6))}
 
 _SLUG: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_MAIL: Final = re.compile(r"[A-Za-z0-9.!#$&*+/=^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}")
+_MAIL: Final = re.compile(r"[A-Za-z0-9.!#$&'*+/=^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,253}")
 # RFC 5280 section 5.3.1, as far as a subscriber may say so (RFC 8555 section 7.6).
 _REASONS: Final[Mapping[int, str]] = {
     0: "unspecified", 1: "key_compromise", 3: "affiliation_changed", 4: "superseded", 5: "cessation_of_operation",

@@ -503,7 +503,8 @@ def filters(
     if sha256:
         where.append(c.sha256 == sha256.replace(":", "").lower())
     if serial:
-        where.append(c.serial == serial.replace(":", "").lower())
+        # Others write it in whole octets; here it has no zero in front.
+        where.append(c.serial == serial.replace(":", "").lower().lstrip("0"))
     if ids is not None:
         where.append(c.id.in_(ids))
     if certificate_type:

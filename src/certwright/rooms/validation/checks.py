@@ -212,10 +212,31 @@ async def gather_file(egress: Egress, file: FileToPublish) -> FileFacts:
     return FileFacts(file, tuple(attempts))
 
 
-async def gather_tls_alpn(egress: Egress, name: str, port: int) -> TlsAttempt:
-    """Look at what answers for the name when a CA asks (RFC 8737 section 3; RFC 8738 section 6 for addresses)."""
+def _asking_for_alpn() -> ssl.SSLContext:
     context = _unverified()
     context.set_alpn_protocols([TLS_ALPN_PROTOCOL])
+    return context
+
+
+async def gather_tls_alpn(egress: Egress, name: str, port: int) -> TlsAttempt:
+    """Look at what answers for the name when a CA asks (RFC 8737 section 3; RFC 8738 section 6 for addresses).
+
+    Where that isn't the challenge's certificate, a second time for those of RSA keys alone: Apache's mod_md, with one
+    of each kind, puts the challenge in the place of the RSA one only, and we prefer the other. CAs that prefer RSA
+    never notice.
+    """
+    first = await _look_at_tls_alpn(egress, name, port, _asking_for_alpn())
+    if not first.spoke or first.digest is not None:
+        return first
+    rsa = _asking_for_alpn()
+    # In TLS 1.3 the kind of key isn't the cipher's to say.
+    rsa.maximum_version = ssl.TLSVersion.TLSv1_2
+    rsa.set_ciphers("ECDHE+aRSA")
+    second = await _look_at_tls_alpn(egress, name, port, rsa)
+    return second if second.spoke and second.digest is not None else first
+
+
+async def _look_at_tls_alpn(egress: Egress, name: str, port: int, context: ssl.SSLContext) -> TlsAttempt:
     try:
         connection = await egress.connect(
             name, port, timeout=FILE_TIMEOUT, tls=context, server_hostname=tls_alpn_server_name(name)
