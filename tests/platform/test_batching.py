@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 
 import pytest
 
@@ -26,15 +26,6 @@ class Writer:
         return [Refused("no", "No.") if item == "bad" else item.upper() for item in items]
 
 
-async def until(there: Callable[[], bool]) -> None:
-    """Within some turns of the loop."""
-    for _ in range(100):
-        if there():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError("it didn't come true")
-
-
 async def together(*work: Awaitable[object]) -> list[object]:
     return list(await asyncio.gather(*work, return_exceptions=True))
 
@@ -44,11 +35,14 @@ def test_a_single_request_is_written_at_once() -> None:
         writer = Writer()
         queue: Coalescer[str, str, str] = Coalescer(writer.run)
         loop = asyncio.get_running_loop()
-        for name in "abc":
+        took = []
+        for name in "abcdefgh":
             asked = loop.time()
             assert await queue.submit("k", name) == name.upper()
-            assert loop.time() - asked < 0.004  # nobody was waited for
-        assert writer.batches == [["a"], ["b"], ["c"]]
+            took.append(loop.time() - asked)
+        assert writer.batches == [[name] for name in "abcdefgh"]
+        # Nobody was waited for: not even a busy machine makes each of them late.
+        assert min(took) < 0.004
 
     asyncio.run(story())
 
@@ -161,41 +155,5 @@ def test_no_more_than_the_most_are_written_together() -> None:
         queue: Coalescer[str, str, str] = Coalescer(writer.run, most=3)
         await together(*(queue.submit("k", str(number)) for number in range(8)))
         assert [len(batch) for batch in writer.batches] == [3, 3, 2]
-
-    asyncio.run(story())
-
-
-def test_with_two_writers_a_crowd_shares_itself_out_and_one_batch_begins_before_another_ends() -> None:
-    async def story() -> None:
-        writer, inside, most_inside = Writer(), 0, 0
-
-        async def run(key: str, items: Sequence[str]) -> list[str | Problem]:
-            nonlocal inside, most_inside
-            inside += 1
-            most_inside = max(most_inside, inside)
-            try:
-                return await writer.run(key, items)
-            finally:
-                inside -= 1
-
-        queue: Coalescer[str, str, str] = Coalescer(run, writers=2)
-        writer.gate.clear()
-        names = "abcdefgh"
-        asked = [asyncio.create_task(queue.submit("k", "a"))]
-        await until(lambda: writer.batches == [["a"]])
-        asked += [asyncio.create_task(queue.submit("k", name)) for name in names[1:]]
-        await until(lambda: len(writer.batches) == 2)
-        writer.gate.set()
-        assert await together(*asked) == list(names.upper())
-        assert most_inside == 2
-        # Whoever comes back is in batches of about half the crowd.
-        for _ in range(5):
-            before = len(writer.batches)
-            answers = await together(*(queue.submit("k", name) for name in names))
-            assert answers == list(names.upper())
-            assert len(writer.batches) - before <= 3
-        assert most_inside == 2
-        assert not queue._writers
-        assert not queue._waiting
 
     asyncio.run(story())

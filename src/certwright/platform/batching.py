@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar, cast
+from typing import Generic, TypeVar
 
 from certwright.kernel.problems import Problem
 
@@ -26,16 +26,13 @@ Run = Callable[[Key, Sequence[Item]], Awaitable[Sequence[Result | Problem]]]
 
 class Coalescer(Generic[Key, Item, Result]):
     """`run(key, items)` answers each item with a result or the problem that concerns it alone; what it raises concerns
-    all of them. Items of different keys never share a batch. With two `writers` one batch is made while another waits
-    for the disk; then the batches of a key may end in another order than they began."""
+    all of them. Items of different keys never share a batch."""
 
-    def __init__(self, run: Run[Key, Item, Result], *, most: int = 64, writers: int = 1) -> None:
+    def __init__(self, run: Run[Key, Item, Result], *, most: int = 64) -> None:
         self._run = run
         self._most = most
-        self._most_writers = writers
         self._waiting: dict[Key, list[tuple[Item, asyncio.Future[Result]]]] = {}
-        self._writers: dict[Key, set[asyncio.Task[None]]] = {}
-        self._inside: dict[Key, int] = {}
+        self._writers: dict[Key, asyncio.Task[None]] = {}
         # How many asked during the last batch, when it ended, and what its writer waits on for them to come back.
         self._crowds: dict[Key, tuple[int, float]] = {}
         self._complete: dict[Key, asyncio.Event] = {}
@@ -43,40 +40,30 @@ class Coalescer(Generic[Key, Item, Result]):
     async def submit(self, key: Key, item: Item) -> Result:
         answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append((item, answer))
-        writers = self._writers.setdefault(key, set())
-        enough = len(self._waiting[key]) >= self._expected(key)
-        if key in self._complete:
-            if enough:
-                self._complete[key].set()
-        elif not writers or (enough and len(writers) < self._most_writers):
-            writers.add(asyncio.create_task(self._write(key)))
+        if key not in self._writers:
+            self._writers[key] = asyncio.create_task(self._write(key))
+        elif key in self._complete and len(self._waiting[key]) >= self._expected(key):
+            self._complete[key].set()
         return await answer
 
     def _expected(self, key: Key) -> int:
-        """How many the next batch will have; a crowd shares itself out among the writers."""
         size, ended = self._crowds.get(key, (1, 0.0))
         if asyncio.get_running_loop().time() - ended > _REMEMBER_SECONDS:
             return 1
-        return min(-(-size // self._most_writers), self._most)
+        return min(size, self._most)
 
     async def _write(self, key: Key) -> None:
         loop = asyncio.get_running_loop()
         try:
-            # Whoever lingers takes what comes.
-            while self._waiting.get(key) and key not in self._complete:
+            while self._waiting.get(key):
                 await self._linger(key)
                 waiting = self._waiting[key]
                 batch, self._waiting[key] = waiting[: self._most], waiting[self._most :]
-                self._inside[key] = self._inside.get(key, 0) + len(batch)
                 await self._write_one(key, batch)
-                self._crowds[key] = (self._inside[key] + len(self._waiting[key]), loop.time())
-                self._inside[key] -= len(batch)
+                self._crowds[key] = (len(batch) + len(self._waiting[key]), loop.time())
         finally:
-            writers = self._writers[key]
-            writers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
-            if not writers:
-                for held in (self._waiting, self._writers, self._inside):
-                    held.pop(key, None)
+            self._waiting.pop(key, None)
+            self._writers.pop(key, None)
             if len(self._crowds) > _MOST_CROWDS:
                 self._crowds.clear()
 
