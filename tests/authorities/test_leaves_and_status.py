@@ -6,6 +6,7 @@ import base64
 import io
 import subprocess
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,14 +22,16 @@ from cryptography.x509 import ocsp as library
 from sqlalchemy.exc import IntegrityError
 
 from certwright.kernel.actor import Actor, Grant, Statement
-from certwright.kernel.problems import Forbidden, Invalid, Problem, Refused
+from certwright.kernel.problems import Forbidden, Invalid, Problem, Refused, Unavailable
+from certwright.platform.db import Tx
+from certwright.platform.services import Services
 from certwright.rooms import authorities
 from certwright.rooms.access import people
 from certwright.rooms.audit import audit_events
-from certwright.rooms.authorities import leaves
+from certwright.rooms.authorities import actions, leaves
 from certwright.rooms.authorities.status import StatusAnswers
 from certwright.rooms.authorities.tables import ca_keys, issued_certificates, ocsp_responders
-from certwright.rooms.authorities.words import LeafRequest
+from certwright.rooms.authorities.words import IssueRequest, LeafRequest
 from certwright.rooms.keys.tables import private_keys
 from certwright.x509 import ocsp
 from certwright.x509.certificates import facts_of, to_pem
@@ -100,7 +103,7 @@ def test_a_certificate_is_recorded_as_it_was_asked_for_with_its_line_in_the_audi
     world: World, low: authorities.Authority, csr: str | None
 ) -> None:
     before = _issued_events(world)
-    odd = ('https://a.example/{a,"b"}\\c', "null", "192.0.2.7", "ann@example.com")
+    odd = ("https://a.example/a,(b)", "null", "192.0.2.7", "{ann}@example.com")
     made = issue(
         world, low, LeafRequest("client", odd, csr=csr), LeafRequest("client", subject=Subject("Ann"), csr=csr, days=3)
     )
@@ -120,6 +123,33 @@ def test_a_certificate_is_recorded_as_it_was_asked_for_with_its_line_in_the_audi
     assert {(e.actor_id, e.after["certificate"], e.after["serial"], tuple(e.after["names"])) for e in events} == {
         (world.actor.id, first.id, first.serial, odd), (world.actor.id, second.id, second.serial, ()),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("meanwhile", "code"), [("disabled", "ca_not_active"), ("limited", "profile_not_allowed")])
+def test_what_becomes_of_a_ca_while_it_signs_holds_for_what_it_signs(
+    world: World, low: authorities.Authority, monkeypatch: pytest.MonkeyPatch, meanwhile: str, code: str
+) -> None:
+    sign = actions.sign_many
+    signed: list[Any] = []
+
+    async def and_then(tx: Tx, services: Services, ca: Any, requests: Sequence[IssueRequest]) -> list[Any]:
+        found = await sign(tx, services, ca, requests)
+        if not signed and meanwhile == "disabled":
+            await authorities.disable_authority(services, world.actor, low.id)
+        elif not signed:
+            limits = authorities.PolicyLimits(profiles=("client",))
+            await authorities.create_policy(services, world.actor, "clients", limits)
+        signed.append(found)
+        return found
+
+    monkeypatch.setattr(actions, "sign_many", and_then)
+    before = len(_issued_events(world))
+    with pytest.raises(Problem) as refusal:
+        leaf(world, low.id, csr=_csr())
+    assert refusal.value.code == code
+    assert isinstance(signed[0][0], dict)
+    found = rows(world, sa.select(issued_certificates.c.id).where(issued_certificates.c.reference.startswith("lrq_")))
+    assert (found, len(_issued_events(world))) == ([], before)
 
 
 @pytest.mark.parametrize("csr", [None, _csr()], ids=["a key made here", "a request, quickly"])
@@ -206,6 +236,20 @@ def test_a_pfx_for_a_browser_opens_with_its_passphrase_file(world: World, low: a
     assert certificate is not None
     assert certificate.serial_number == int(made.serial, 16)
     assert len(chain) == 1
+
+
+def test_a_certificate_is_found_by_its_serial_however_that_is_written(world: World, low: authorities.Authority) -> None:
+    server = LeafRequest("server", ("0.example.com",))
+    made, other = issue(world, low, server, CLIENT)
+    assert isinstance(made, authorities.Leaf)
+    assert isinstance(other, authorities.Leaf)
+    octets = int(made.serial, 16).to_bytes(20)
+    # As openssl and browsers show it; each begins with a zero.
+    for written in (made.serial, octets.hex().upper(), octets.hex(":"), f" {octets[:10].hex()} ", "0.example.com"):
+        found = world.run(authorities.list_leaves(world.services, world.actor, low.id, search=written))
+        assert [one.id for one in found] == [made.id], written
+    for nothing in ("0", "00:", ":"):
+        assert world.run(authorities.list_leaves(world.services, world.actor, low.id, search=nothing)) == []
 
 
 def test_a_deleted_certificate_is_out_of_sight_its_key_gone_and_still_answered_for(
@@ -401,6 +445,57 @@ def test_a_question_whose_path_ends_in_a_slash_is_answered(api: Api, low: author
     assert text.endswith("/")
     answer = api.request("GET", f"/ocsp/{low.id}/{quote(text, safe=safe)}")
     assert library.load_der_ocsp_response(answer.content).certificate_status is library.OCSPCertStatus.UNKNOWN
+
+
+def test_whatever_is_read_may_be_asked_for_its_headers_alone(
+    world: World, api: Api, low: authorities.Authority
+) -> None:
+    text = quote(base64.b64encode(asked_by_sha1(low, int(leaf(world, low.id).serial, 16))).decode(), safe="")
+    for path in (f"/ocsp/{low.id}/{text}", f"/crl/{low.id}.crl", f"/ca/{low.id}.crt", "/healthz", "/api/v1/me"):
+        whole, head = api.get(path), api.request("HEAD", path)
+        assert (head.status_code, whole.status_code) == (200, 200), path
+        for name in ("content-length", "content-type", "etag"):
+            assert head.headers.get(name) == whole.headers.get(name), (path, name)
+    assert api.anonymous().request("HEAD", "/api/v1/me").status_code == 401
+    assert api.request("HEAD", "/api/v1/sign-in").status_code == 405
+
+
+def test_what_is_known_isnt_said_to_who_doesnt_read(world: World, api: Api, low: authorities.Authority) -> None:
+    asked = asked_by_sha1(low, int(leaf(world, low.id).serial, 16))
+    first = api.request("POST", f"/ocsp/{low.id}", content=asked)
+    known = {"If-None-Match": first.headers["etag"]}
+    again = api.request("POST", f"/ocsp/{low.id}", content=asked, headers=known)
+    assert (again.status_code, again.content) == (200, first.content)
+
+
+def test_who_cant_be_answered_at_the_moment_is_told_so_in_the_protocol(
+    world: World, api: Api, low: authorities.Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> Any:
+        raise Unavailable("database_unavailable", "The database can't be reached at the moment.", fix="Wait.")
+
+    asked = asked_by_sha1(low, 5)
+    monkeypatch.setattr(world.services.db, "read", away)
+    monkeypatch.setattr(world.services.db, "begin", away)
+    answer = api.anonymous().request("POST", f"/ocsp/{low.id}", content=asked)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    response = library.load_der_ocsp_response(answer.content)
+    assert response.response_status is library.OCSPResponseStatus.TRY_LATER
+
+
+@pytest.mark.parametrize(("left", "seconds"), [({"hours": 20}, 3600), ({"minutes": 30}, 900), ({"seconds": 1}, 0)])
+def test_no_cache_keeps_an_answer_longer_than_it_lives(
+    world: World, api: Api, left: dict[str, float], seconds: int
+) -> None:
+    low = make(world, BELOW, parent_id=make(world).id, ocsp_enabled=True, days=2)
+    asked = asked_by_sha1(low, int(leaf(world, low.id).serial, 16))
+    assert low.not_after is not None
+    # The end of the CA is that of its responder, and of what that says.
+    world.clock.set(low.not_after - timedelta(**left))
+    world.drain()
+    answer = api.request("POST", f"/ocsp/{low.id}", content=asked)
+    assert library.load_der_ocsp_response(answer.content).next_update_utc == low.not_after
+    assert f"max-age={seconds}," in answer.headers["cache-control"]
 
 
 @pytest.mark.parametrize("body", [b"", b"garbage", b"0" * 5000], ids=["nothing", "garbage", "too much"])

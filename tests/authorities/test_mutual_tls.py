@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import ssl
 import subprocess
 import zipfile
@@ -17,6 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from certwright.entry.public import crl_document
 from certwright.rooms import authorities
 from certwright.rooms.authorities.words import LeafRequest
 from certwright.x509.issue import Subject
@@ -103,6 +105,14 @@ def haproxy(place: Path, listener: Path, server: Path) -> Iterator[int]:
     )
     with running([str(find("haproxy")), "-db", "-f", str(conf)], port, place / "log"):
         yield port
+
+
+def test_the_lists_are_had_where_the_readme_says_in_the_form_a_listener_reads(now: World, tmp_path: Path) -> None:
+    listener = kit(now, tmp_path, "ann", ca_name="Shop clients")
+    names = re.findall(r"/crl/(\S+)", (listener / "README.txt").read_text())
+    found = [now.run(crl_document(now.services, name)).content for name in names]
+    assert len(found) == 2  # of the CA and of its root: nginx refuses everybody where one is missing
+    assert b"".join(filter(None, found)) == (listener / "crl.pem").read_bytes()
 
 
 @pytest.mark.parametrize("server", [nginx, haproxy], ids=["nginx", "HAProxy"])

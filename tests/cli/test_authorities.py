@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from certwright.x509 import issue
-from certwright.x509.certificates import facts_of, read_certificate, to_pem
-from certwright.x509.csr import read_csr_key
+from certwright.x509.certificates import facts_of, read_certificate, read_certificates, to_pem
+from certwright.x509.csr import make_csr, read_csr_key
+from certwright.x509.csr import to_pem as csr_to_pem
 from certwright.x509.keys import KeyAlgorithm, generate, to_pkcs8_pem
 
 from .conftest import Command
@@ -70,6 +71,8 @@ def test_a_parent_outside_signs_the_request_and_an_old_ca_is_brought(signed_in: 
     (tmp_path / "child.pem").write_text(to_pem(child) + to_pem(parent))
     installed = document(signed_in, "authorities", "install", "CLI below outside", "child.pem")
     assert (installed["state"], installed["subject"]) == ("active", "CN=CLI child")
+    chain = signed_in("authorities", "show", "CLI below outside", "--chain").out
+    assert [facts.subject for facts in read_certificates(chain.encode())] == ["CN=CLI child", "CN=CLI outside root"]
 
     (tmp_path / "old.pem").write_text(to_pem(parent))
     (tmp_path / "old.key").write_bytes(to_pkcs8_pem(key, b"pelican"))
@@ -97,10 +100,19 @@ def test_certificates_for_people_and_devices(signed_in: Command, tmp_path: Path)
     wrong = signed_in("authorities", "issued", "new", "x y", "--profile", "server")
     assert wrong.code == 1
 
-    table = "names,common_name,days\nbob@example.com,Bob,5\nbad name!,Eve,\nc@example.com d@example.com,Cy,\n"
+    table = (
+        "names,common_name,days\nbob@example.com,Bob,5\nbad name!,Eve,\nc@example.com d@example.com,Cy,\n"
+        "d@example.com,Di,0\n"
+    )
     many = signed_in("authorities", "issued", "batch", "-", stdin=table)
-    assert (many.code, many.out.count("CN="), "line 3:" in many.err) == (1, 2, True)
+    assert (many.code, many.out.count("CN="), "line 3:" in many.err, "line 5:" in many.err) == (1, 2, True, True)
     assert signed_in("authorities", "issued", "batch", "-", stdin="nam\nx\n").code == 2
+    mixed = signed_in("authorities", "issued", "batch", "-", stdin="names,days\ne@example.com,ten\nf@example.com,5\n")
+    assert (mixed.code, "f@example.com" in mixed.out, "line 2: 'ten'" in mixed.err) == (1, True, True)
+    for name in ("g.example", "h.example"):
+        (tmp_path / f"{name}.csr").write_bytes(csr_to_pem(make_csr(generate(KeyAlgorithm.EC_P256), (name,))))
+    several = signed_in("authorities", "issued", "batch", "g.example.csr", "h.example.csr", "--profile", "server")
+    assert (several.code, several.out.count(".example")) == (0, 2)
 
     exported = signed_in("authorities", "issued", "export", ca, made["id"], "--server", "iis", "-o", "ann.zip")
     assert exported.code == 0, exported.err
@@ -117,12 +129,24 @@ def test_certificates_for_people_and_devices(signed_in: Command, tmp_path: Path)
     assert signed_in("authorities", "profiles", "delete", "cli-vpn", "--yes").code == 0
 
 
+def test_a_ca_elsewhere_is_certified(signed_in: Command, tmp_path: Path) -> None:
+    top = document(signed_in, "authorities", "create", "CLI top", "--path-len", "1")
+    elsewhere = document(signed_in, "authorities", "create", "CLI elsewhere", "--outside")
+    (tmp_path / "elsewhere.csr").write_text(elsewhere["csr_pem"])
+    said = ("CLI top", "elsewhere.csr", "--cn", "Elsewhere", "--permit", "wh.example", "--days", "20")
+    made = signed_in("authorities", "certify", *said)
+    facts = read_certificate(made.out.encode())
+    assert (facts.subject, facts.issuer) == ("CN=Elsewhere", top["subject"])
+    assert document(signed_in, "authorities", "issued", "list", top["id"])["items"][0]["sha256"] == facts.sha256
+    assert "ca_subject_missing" in signed_in("authorities", "certify", *said[:2], "--cn", "").err
+
+
 def test_policies_limit_what_is_issued(signed_in: Command) -> None:
     made = document(
         signed_in, "authorities", "policies", "create", "CLI shop", "--allow", ".cli.internal", "--refuse",
-        "db.cli.internal", "--no-wildcards", "--quota", "5", "--max-days", "30",
+        "db.cli.internal", "--no-wildcards", "--quota", "50", "--max-days", "30",
     )  # fmt: skip
-    assert (made["allowed"], made["wildcards"], made["quota"]) == ([".cli.internal"], False, 5)
+    assert (made["allowed"], made["wildcards"], made["quota"]) == ([".cli.internal"], False, 50)
     try:
         refused = signed_in("authorities", "issued", "new", "bank.example", "--profile", "server")
         assert (refused.code, "name_not_allowed" in refused.err) == (1, True)

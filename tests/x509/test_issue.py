@@ -22,7 +22,7 @@ from pkilint.pkix import certificate, extension
 from pkilint.pkix import name as pkix_name
 
 from certwright.kernel.problems import Invalid
-from certwright.x509 import certificates, issue, keys
+from certwright.x509 import _der, certificates, issue, keys
 from certwright.x509._signing import outer_algorithm, seal
 from certwright.x509.issue import CLIENT, ISSUING, ROOT, SERVER, Draft, NameConstraints, Profile, Subject
 from certwright.x509.keys import KeyAlgorithm
@@ -163,6 +163,8 @@ _PROFILES = st.sampled_from([
         extensions=(issue.CustomExtension("1.3.6.1.4.1.311.20.2.3", b"\x0c\x01a", True),),
     ),
 ])  # fmt: skip
+# A common name has 64 octets at most, in UTF-8 four for a character.
+_SEEN = st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=16)
 _KEYS = [key(), key(KeyAlgorithm.EC_P384), key(KeyAlgorithm.RSA_2048), ed25519.Ed25519PrivateKey.generate()]
 _TIMES = st.datetimes(datetime(1950, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  # naive, as asked
 
@@ -170,7 +172,7 @@ _TIMES = st.datetimes(datetime(1950, 1, 1), datetime(2200, 1, 1), timezones=st.j
 @given(
     profile=_PROFILES, names=_NAMES, own=st.sampled_from(_KEYS), serial=st.integers(1, 2**159 - 1),
     subject=st.builds(
-        Subject, common_name=st.none() | st.text(min_size=1, max_size=30), country=st.sampled_from([None, "DE"]),
+        Subject, common_name=st.none() | _SEEN.filter(str.strip), country=st.sampled_from([None, "DE"]),
         organization=st.none() | _LABELS,
     ),
     times=st.tuples(_TIMES, _TIMES).map(sorted), crl_urls=st.lists(st.just(CRL_URL), max_size=2),
@@ -233,6 +235,11 @@ def odd(**flags: Any) -> Profile:
 
 def constrained(**limits: Any) -> issue.IssuerFacts:
     return ca_facts(constraints=NameConstraints(**limits).as_extension())
+
+
+def below(*above: issue.Limits) -> issue.IssuerFacts:
+    """A CA that nothing limits but those above it, its parent first."""
+    return ca_facts(path_len=None, ekus=None, above=above)
 
 
 ROOT_FACTS = issue.issuer_facts(H.root)
@@ -328,8 +335,67 @@ BAD: dict[str, tuple[str, Callable[[], Draft]]] = {
         "name_constraint",
         lambda: draft(issuer=constrained(permitted_ips=("10.0.0.0/8",)), names=["192.0.2.7"]),
     ),
+    "a wildcard that covers an excluded host": (
+        "name_constraint",
+        lambda: draft(issuer=constrained(excluded_dns=("www.certwright.dev",)), names=["*.certwright.dev"]),
+    ),
+    "a common name that old clients take for a host": (
+        "name_constraint",
+        lambda: draft(
+            profile=CLIENT, issuer=constrained(permitted_dns=("b.dev",)), names=["ann@a.dev"], subject=Subject("a.dev")
+        ),
+    ),
+    "outside the names of a CA above the issuer": (
+        "name_constraint",
+        lambda: draft(issuer=below(issue.Limits(None, None, None), constrained(permitted_dns=("b.dev",)).limits)),
+    ),
+    "a purpose that a CA above the issuer hasn't": (
+        "purpose_not_issuers",
+        lambda: draft(issuer=below(issue.Limits(None, None, (issue.CLIENT_AUTH,)))),
+    ),
+    "a purpose that nobody but a CA above limits": (
+        "purpose_unlimited",
+        lambda: draft(profile=odd(eku=()), issuer=below(issue.Limits(None, None, (issue.CLIENT_AUTH,)))),
+    ),
+    "a CA where one above the issuer admits no further": (
+        "path_too_long",
+        lambda: draft(profile=ISSUING, issuer=below(issue.Limits(1, None, None)), subject=Subject("X"), names=[]),
+    ),
+    "a leaf below more CAs than one above admits": (
+        "path_too_long",
+        lambda: draft(issuer=below(issue.Limits(None, None, None), issue.Limits(0, None, None))),
+    ),
+    "a mailbox in quotes": ("name_not_mailbox", lambda: draft(profile=CLIENT, names=['"a b"@a.dev'])),
+    "a mailbox whose host ends in a dot": ("name_not_mailbox", lambda: draft(profile=CLIENT, names=["a@a.dev."])),
+    "a URI without a host": ("name_not_uri", lambda: draft(profile=CLIENT, names=["file:///a"])),
+    "a URI with a user": ("name_not_uri", lambda: draft(profile=CLIENT, names=["https://a:b@a.dev/"])),
+    "an extension that its own reader can't write": (
+        "unreadable",
+        lambda: draft(profile=odd(extensions=(issue.CustomExtension("1.3.6.1.5.5.7.1.24", b"\x30\x00"),))),
+    ),
     "ldap CRL address": ("bad_url", lambda: draft(crl_urls=("ldap://ca.dev/crl",))),
     "address without host": ("bad_url", lambda: draft(aia_url="http:///ca.crt")),
+    "no revocation told, critically": (
+        "no_rev_avail",
+        lambda: draft(profile=odd(extensions=(replace(issue.NO_REV_AVAIL, critical=True),))),
+    ),
+    "no revocation told, with something in it": (
+        "no_rev_avail",
+        lambda: draft(profile=odd(extensions=(replace(issue.NO_REV_AVAIL, value=b"\x0c\x00"),))),
+    ),
+    "no revocation told of a CA": (
+        "no_rev_avail",
+        lambda: draft(
+            profile=replace(ISSUING, extensions=(issue.NO_REV_AVAIL,)),
+            issuer=issue.issuer_facts(H.root),
+            subject=Subject("X"),
+            names=[],
+        ),
+    ),
+    "no revocation told, and where it is told": (
+        "no_rev_avail",
+        lambda: by_hand((x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.56"), b"\x05\x00"), False)),
+    ),
     "octets that are no certificate": ("unreadable", lambda: replace(draft(), tbs=b"\x30\x00")),
 }
 
@@ -385,6 +451,40 @@ def test_extensions_are_exactly_those_of_the_profile(made: Draft, code: str | No
     assert codes(made) == ({code} if code else set())
 
 
+def test_the_lint_reads_the_subject_in_the_octets_themselves() -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.dev\0.b.dev")])
+    made = draft(profile=CLIENT, subject=Subject("a.dev"))
+    parts = list(_der.elements(made.tbs))
+    parts[5] = name.public_bytes()
+    assert codes(replace(made, tbs=_der.sequence(*parts))) == {"subject_value"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "\u682a\u5f0f\u4f1a\u793e\u3000\u898b\u672c",  # with a wide space
+        "M\u00fcller & S\u00f6hne",
+        "\u0646\u0645\u0648\u0646\u0647\u200c\u0647\u0627",  # with a joiner
+    ],
+)
+def test_names_of_every_script_can_be_told(value: str) -> None:
+    assert codes(draft(profile=CLIENT, subject=Subject(organization=value))) == set()
+
+
+def test_a_short_lived_certificate_points_at_no_list_and_no_responder() -> None:
+    made = draft(profile=issue.SERVER_SHORT, ocsp_url="http://ca.example/ocsp")
+    assert issue.lint(made, at=NOW) == ()
+    der = issue.assemble(issue.approve(made, at=NOW), issue.sign_with_key(H.issuing_key, made.tbs, made.hash_name))
+    facts = certificates.facts_of(der)
+    assert (facts.crl_urls, facts.aia_urls) == ((), (AIA_URL,))
+    found = x509.load_der_x509_certificate(der)
+    # RFC 9608 section 2; and BR 1.6.1 counts both ends.
+    assert (
+        found.extensions.get_extension_for_oid(x509.ObjectIdentifier("2.5.29.56")).value.public_bytes() == b"\x05\x00"
+    )
+    assert found.not_valid_after_utc - found.not_valid_before_utc == timedelta(days=7, seconds=-1)
+
+
 def test_a_missing_crl_address_is_only_a_warning() -> None:
     made = draft(crl_urls=())
     (finding,) = issue.lint(made, at=NOW)
@@ -404,11 +504,29 @@ def test_an_empty_name_constraint_is_refused_and_a_network_with_host_bits_too() 
     [
         ({"subject": Subject(country="Germany")}, "subject_invalid"),
         ({"subject": Subject("x" * 65)}, "subject_invalid"),
+        ({"subject": Subject(organization="x" * 65)}, "subject_invalid"),
+        ({"subject": Subject(locality="x" * 129)}, "subject_invalid"),
+        ({"subject": Subject("a.dev\0.b.dev")}, "subject_invalid"),
+        ({"subject": Subject(organization="Acme\nInc")}, "subject_invalid"),
+        ({"subject": Subject("\u202eved.a")}, "subject_invalid"),
+        ({"subject": Subject(" ")}, "subject_invalid"),
         ({"serial": -1}, "draft_invalid"),
         ({"names": ["münchen.dev"]}, "draft_invalid"),
         ({"not_before": NOW, "not_after": NOW - DAY}, "draft_invalid"),
     ],
-    ids=["country in words", "CN of 65", "negative serial", "U-label", "ends before it begins"],
+    ids=[
+        "country in words",
+        "CN of 65",
+        "organization of 65",
+        "locality of 129",
+        "a NUL",
+        "a line's end",
+        "a turned direction",
+        "spaces",
+        "negative serial",
+        "U-label",
+        "ends before it begins",
+    ],
 )
 def test_what_no_certificate_can_hold_is_refused_while_drafting(changed: dict[str, Any], code: str) -> None:
     with pytest.raises(Invalid) as refusal:
@@ -553,6 +671,8 @@ def test_pkilint_would_pass_our_server_profile_as_a_public_one_but_for_its_polic
 
 
 def test_the_built_in_profiles_can_be_chosen_by_name() -> None:
-    assert set(issue.BUILT_IN) == {"root", "issuing", "server", "server_ov", "server_ev", "client", "ocsp_signer"}
+    assert set(issue.BUILT_IN) == {
+        "root", "issuing", "server", "server_short", "server_ov", "server_ev", "client", "ocsp_signer",
+    }  # fmt: skip
     assert issue.BUILT_IN["server"].eku == (ExtendedKeyUsageOID.SERVER_AUTH.dotted_string,)
     assert issue.BUILT_IN["root"] is ROOT

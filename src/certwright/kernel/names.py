@@ -176,8 +176,11 @@ def _u_label(label: str) -> str:
 
 
 def parse_ip(text: str, *, field: str = "name") -> IpName:
-    """Read an IP address; raises Invalid `ip_invalid`."""
+    """Read an IP address, without a zone (fe80::1%eth0), which means something on one machine only. Raises Invalid
+    `ip_invalid`."""
     try:
+        if "%" in text:
+            raise ValueError("it has a zone")
         return ipaddress.ip_address(text.strip())
     except ValueError as error:
         raise Invalid(
@@ -192,11 +195,34 @@ def looks_like_ip(text: str) -> bool:
     text = text.strip()
     if ":" not in text and not text[-1:].isdigit():
         return False  # nearly every name, without the price of an exception
+    if "%" in text:
+        return False  # a zone may be any text
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
     return True
+
+
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+_MAIL_HOST = re.compile(r"(?!.{254})[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+                        r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*")  # fmt: skip
+_URI = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+    r"(?:[/?#](?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)?"
+)
+
+
+def is_mailbox(text: str) -> bool:
+    """Whether it is a mailbox as certificates hold it (RFC 5280 section 4.2.1.6): words without quotes, @, a host."""
+    box, _, host = text.rpartition("@")
+    return len(box) <= 64 and _LOCAL_PART.fullmatch(box) is not None and _MAIL_HOST.fullmatch(host) is not None
+
+
+def is_host_uri(text: str) -> bool:
+    """Whether it is a URI with a host and without a user (RFC 3986), as certificates hold it; at most 2,048
+    characters."""
+    return len(text) <= 2048 and _URI.fullmatch(text) is not None
 
 
 def is_internal(name: DnsName) -> bool:

@@ -208,10 +208,9 @@ def _note(server: Server, base: str, files: Sequence[_File]) -> str:
 
 _KIT_NOTE = """Mutual TLS: what a listener and a client need.
 
-For the listener: ca.pem (who may issue clients), crl.pem (who is refused; fetch it anew at least every {crl_days} days
-from the addresses below, or after each revocation).
-For the client: {base}.pfx with the passphrase of {base}.password.txt (browsers, Windows, macOS, telephones), or {base}.crt
-with {base}.key.
+For the listener: ca.pem (who may issue clients) and crl.pem (who is refused).
+For the client: {base}.pfx with the passphrase of {base}.password.txt
+(browsers, Windows, macOS, telephones), or {base}.crt with {base}.key.
 
 nginx:
     ssl_client_certificate /etc/nginx/certs/ca.pem;
@@ -225,9 +224,18 @@ HAProxy:
 Try it:
     curl --cert {base}.crt --key {base}.key https://<server>/
 
-Lists:
-{lists}
+A revoked client is refused once the listener has the new lists, and everybody once those it has ran out: {life} after
+they were made. Fetch them, and reload the listener, after each revocation and {often} in any case
+(root.pem is the root of the server that has them):
+    curl --fail --fail-early --silent --show-error --cacert root.pem \\
+{lists} \\
+        > crl.new && mv crl.new crl.pem
 """  # noqa: E501 - a configuration line is one line
+
+
+def _as_pem(url: str) -> str:
+    """Listeners read lists as PEM; every list is at both addresses."""
+    return f"{url.removesuffix('.crl')}.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +255,11 @@ def client_kit(kit: ClientKit, *, at: datetime, random: Callable[[int], bytes], 
     secrets = _Secrets(at, random, legacy)
     assert kit.client.key is not None
     lists = b"".join(crl_to_pem(der).encode() for der, _ in kit.crls)
-    note = _KIT_NOTE.format(base=base, crl_days=kit.crl_days, lists="\n".join(f"    {url}" for _, url in kit.crls))
+    note = _KIT_NOTE.format(
+        base=base, life=f"{kit.crl_days} days" if kit.crl_days > 1 else "a day",
+        often="once a day" if kit.crl_days > 1 else "every six hours",
+        lists=" \\\n".join(f"        {_as_pem(url)}" for _, url in kit.crls),
+    )  # fmt: skip
     return _zip(
         [
             ("ca.pem", _pem(kit.authorities), 0o644),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import secrets
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 
-from certwright.kernel.names import looks_like_ip, parse_dns_name
+from certwright.kernel.names import is_host_uri, is_mailbox, looks_like_ip, parse_dns_name
 from certwright.kernel.problems import Invalid, Problem
 from certwright.x509 import _constraints, _der
 from certwright.x509._signing import NoHash, algorithm_identifier, check_signature, extension_der, hash_for, seal
@@ -72,6 +73,11 @@ class Profile:
     policy_oids: tuple[str, ...] = ()
     extensions: tuple[CustomExtension, ...] = ()
 
+    @property
+    def is_short_lived(self) -> bool:
+        """Whether its certificates say that no revocation is told of them (RFC 9608)."""
+        return any(extension.oid == NO_REV_AVAIL.oid for extension in self.extensions)
+
 
 _CA_USAGE: Final = frozenset({"key_cert_sign", "crl_sign"})
 
@@ -84,6 +90,12 @@ SERVER: Final = Profile(
     199 * DAY,
     rsa_key_usage=frozenset({"key_encipherment"}),
     san="server",
+)
+# RFC 9608: there is no revocation to ask about.
+NO_REV_AVAIL: Final = CustomExtension("2.5.29.56", b"\x05\x00")
+# As long as BR 1.6.1 calls a certificate short-lived since March 2026: what is wrong with it is over soon enough.
+SERVER_SHORT: Final = replace(
+    SERVER, name="server_short", max_seconds=7 * DAY, crl_url=False, extensions=(NO_REV_AVAIL,)
 )
 # The reserved policy identifiers of BR 7.1.6.1 and EVG 7.1.6; DV is said by the plain server profile's silence.
 OV_POLICY: Final = "2.23.140.1.2.2"
@@ -100,7 +112,7 @@ OCSP_SIGNER: Final = Profile(
     extensions=(OCSP_NO_CHECK,),
 )  # fmt: skip
 BUILT_IN: Final[Mapping[str, Profile]] = {
-    p.name: p for p in (ROOT, ISSUING, SERVER, SERVER_OV, SERVER_EV, CLIENT, OCSP_SIGNER)
+    p.name: p for p in (ROOT, ISSUING, SERVER, SERVER_SHORT, SERVER_OV, SERVER_EV, CLIENT, OCSP_SIGNER)
 }
 
 
@@ -140,12 +152,45 @@ class Subject:
             (x509.NameOID.COMMON_NAME, self.common_name),
         )
         try:
+            for oid, value in parts:
+                if value and (why := _attribute_problem(oid, value)) is not None:
+                    raise ValueError(why)
             return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts if value])
         except ValueError as error:
             raise Invalid(
                 "subject_invalid", f"A part of the subject can't be used: {error}.", field="subject",
                 fix="The country is a two-letter code; common name and organization have at most 64 characters.",
             ) from error  # fmt: skip
+
+
+# RFC 5280 appendix A.1, its upper bounds; X.520 for the kind of business.
+_LONGEST: Final[Mapping[x509.ObjectIdentifier, int]] = {
+    x509.NameOID.COMMON_NAME: 64,
+    x509.NameOID.ORGANIZATION_NAME: 64,
+    x509.NameOID.ORGANIZATIONAL_UNIT_NAME: 64,
+    x509.NameOID.SERIAL_NUMBER: 64,
+    x509.NameOID.LOCALITY_NAME: 128,
+    x509.NameOID.STATE_OR_PROVINCE_NAME: 128,
+    x509.NameOID.JURISDICTION_STATE_OR_PROVINCE_NAME: 128,
+    x509.NameOID.BUSINESS_CATEGORY: 128,
+}
+_JOINERS: Final = "\u200c\u200d"  # letters of some scripts are written with them
+
+
+def _attribute_problem(oid: x509.ObjectIdentifier, value: str) -> str | None:
+    """Why this can't be told of a holder. A character nobody sees makes people and programs read another name: the
+    program stops at a NUL, the person reads a line backwards."""
+    longest = _LONGEST.get(oid)
+    if longest is not None and len(value) > longest:
+        return f"{value[:20]!r}… has more than {longest} characters"
+    if not value.strip():
+        return "one consists of spaces"
+    if value.isascii() and value.isprintable():
+        return None  # nearly every value
+    for character in value:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") and character not in _JOINERS:
+            return f"{value[:80]!r} holds a character that can't be seen, U+{ord(character):04X}"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +230,18 @@ def _dns_subtree(text: str) -> x509.GeneralName:
 
 
 def _ip_subtree(text: str) -> x509.GeneralName:
+    if "%" in text:
+        raise ValueError(f"{text[:40]!r} has a zone, which means something on one machine only")
     return x509.IPAddress(ipaddress.ip_network(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What of a CA's certificate binds all that stands below it. `ekus` None is any purpose."""
+
+    path_len: int | None
+    constraints: x509.NameConstraints | None
+    ekus: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +262,41 @@ class IssuerFacts:
     constraints: x509.NameConstraints | None
     ekus: tuple[str, ...] | None
     """What it may certify keys for; None is everything."""
+    above: tuple[Limits, ...] = ()
+    """Of the CAs above it, its parent first, as far as they are known: a path is good only within the limits of all."""
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.path_len, self.constraints, self.ekus)
+
+    @property
+    def levels(self) -> int | None:
+        """How many CAs may stand below it, by itself and by those above; None is any number, below 0 is none and that
+        no path through it is good."""
+        own = (limits.path_len for limits in (self.limits, *self.above))
+        return min((length - depth for depth, length in enumerate(own) if length is not None), default=None)
+
+
+def limits_of(der: bytes) -> Limits:
+    """Of the certificate (DER) of a CA, whatever its key. Raises Invalid `not_a_ca` and what `facts_of` raises."""
+    facts_of(der)
+    found = {e.oid: e.value for e in x509.load_der_x509_certificate(der).extensions}
+    basic = found.get(ExtensionOID.BASIC_CONSTRAINTS)
+    constraints = found.get(ExtensionOID.NAME_CONSTRAINTS)
+    ekus = found.get(ExtensionOID.EXTENDED_KEY_USAGE)
+    if not isinstance(basic, x509.BasicConstraints) or not basic.ca:
+        raise _not_a_ca()
+    return Limits(
+        path_len=basic.path_length,
+        constraints=constraints if isinstance(constraints, x509.NameConstraints) else None,
+        ekus=tuple(oid.dotted_string for oid in ekus) if isinstance(ekus, x509.ExtendedKeyUsage) else None,
+    )
+
+
+def _not_a_ca() -> Invalid:
+    return Invalid(
+        "not_a_ca", "The issuer's certificate isn't one of a CA.", field="issuer", fix="Choose a CA certificate."
+    )
 
 
 def issuer_facts(der: bytes) -> IssuerFacts:
@@ -214,15 +305,10 @@ def issuer_facts(der: bytes) -> IssuerFacts:
     cert = x509.load_der_x509_certificate(der)
     public = cert.public_key()
     hash_for(public)
-    found = {e.oid: e.value for e in cert.extensions}
-    basic = found.get(ExtensionOID.BASIC_CONSTRAINTS)
-    usage = found.get(ExtensionOID.KEY_USAGE)
-    constraints = found.get(ExtensionOID.NAME_CONSTRAINTS)
-    ekus = found.get(ExtensionOID.EXTENDED_KEY_USAGE)
-    if not isinstance(public, CaPublicKey) or not isinstance(basic, x509.BasicConstraints) or not basic.ca:
-        raise Invalid(
-            "not_a_ca", "The issuer's certificate isn't one of a CA.", field="issuer", fix="Choose a CA certificate."
-        )
+    usage = {e.oid: e.value for e in cert.extensions}.get(ExtensionOID.KEY_USAGE)
+    if not isinstance(public, CaPublicKey):
+        raise _not_a_ca()
+    limits = limits_of(der)
     key_usage = usage if isinstance(usage, x509.KeyUsage) else None
     return IssuerFacts(
         der=der,
@@ -233,11 +319,11 @@ def issuer_facts(der: bytes) -> IssuerFacts:
         ski=bytes.fromhex(facts.ski) if facts.ski else key_identifier(public),
         not_before=cert.not_valid_before_utc,
         not_after=cert.not_valid_after_utc,
-        path_len=basic.path_length,
+        path_len=limits.path_len,
         may_sign_certificates=key_usage is None or key_usage.key_cert_sign,
         may_sign_crls=key_usage is None or key_usage.crl_sign,
-        constraints=constraints if isinstance(constraints, x509.NameConstraints) else None,
-        ekus=tuple(oid.dotted_string for oid in ekus) if isinstance(ekus, x509.ExtendedKeyUsage) else None,
+        constraints=limits.constraints,
+        ekus=limits.ekus,
     )
 
 
@@ -363,6 +449,8 @@ def _extensions(
         # Leaves carry none: nothing is looked up by it, and BR 7.1.2.7.6 discourages it.
         yield extension_der(x509.SubjectKeyIdentifier(key_identifier(public_key)), critical=False)
     yield _authority_extension(issuer.ski if issuer is not None else key_identifier(public_key))
+    if profile.is_short_lived:
+        crl_urls, access = (), (access[0], None)
     yield _pointer_extensions(crl_urls if profile.crl_url else (), access if profile.aia_url else (None, None))
     if profile.policy_oids:
         policies = [x509.PolicyInformation(x509.ObjectIdentifier(oid), None) for oid in profile.policy_oids]
@@ -513,11 +601,15 @@ def _issuer_rule(tbs: _Tbs) -> Iterator[Finding]:
         yield _error("issuer_may_not_sign", "The issuer's key usage doesn't include signing certificates.")
     if hashlib.sha256(tbs.fields[5]).hexdigest() == issuer.spki_sha256:
         yield _error("key_is_issuers", "The certificate would carry its issuer's own key.")
-    if tbs.profile.is_ca and issuer.path_len is not None:
-        basic = tbs.value(ExtensionOID.BASIC_CONSTRAINTS)
-        own = basic.path_length if isinstance(basic, x509.BasicConstraints) else None
-        if issuer.path_len == 0 or own is None or own >= issuer.path_len:
-            yield _error("path_too_long", "The issuer's path length doesn't admit this subordinate CA.")
+    levels = issuer.levels
+    if levels is None:
+        return
+    basic = tbs.value(ExtensionOID.BASIC_CONSTRAINTS)
+    own = basic.path_length if isinstance(basic, x509.BasicConstraints) else None
+    if tbs.profile.is_ca and (own is None or own >= levels):
+        yield _error("path_too_long", "The issuer's path length doesn't admit this subordinate CA.")
+    elif levels < 0:
+        yield _error("path_too_long", "The path lengths of the CAs above the issuer don't admit the issuer.")
 
 
 def _key_rule(tbs: _Tbs) -> Iterator[Finding]:
@@ -577,15 +669,20 @@ def _purpose_rule(tbs: _Tbs) -> Iterator[Finding]:
 
 
 def _nested_purpose_rule(tbs: _Tbs) -> Iterator[Finding]:
-    """A CA that names purposes may certify for those only, as clients nest them (BR 7.1.2.2.4 and Windows, NSS)."""
-    allowed = tbs.issuer.ekus if tbs.issuer is not None else None
-    if allowed is None or ANY_USAGE in allowed:
+    """A CA that names purposes may certify for those only, as clients nest them (BR 7.1.2.2.4 and Windows, NSS); and so
+    may what stands below it."""
+    if tbs.issuer is None:
         return
     asked = set(tbs.profile.eku) - {OCSP_SIGNING}  # a CA may always delegate its own answers (RFC 6960 4.2.2.2)
-    if not tbs.profile.eku:
-        yield _error("purpose_unlimited", "The issuer is limited to some purposes; the certificate must name its own.")
-    elif outside := asked - set(allowed):
-        yield _error("purpose_not_issuers", f"The issuer may not certify for the purpose {min(outside)}.")
+    for limits in (tbs.issuer.limits, *tbs.issuer.above):
+        if limits.ekus is None or ANY_USAGE in limits.ekus:
+            continue
+        if not tbs.profile.eku:
+            yield _error(
+                "purpose_unlimited", "The issuer is limited to some purposes; the certificate must name its own."
+            )
+        elif outside := asked - set(limits.ekus):
+            yield _error("purpose_not_issuers", f"The issuer may not certify for the purpose {min(outside)}.")
 
 
 def _usages(usage: x509.KeyUsage) -> frozenset[str]:
@@ -622,9 +719,22 @@ def _name_rule(tbs: _Tbs) -> Iterator[Finding]:
             yield _error("san_kind", f"Profile {tbs.profile.name!r} doesn't admit {type(name).__name__} names.")
         elif isinstance(name, x509.DNSName):
             yield from _dns_findings(name.value)
+        elif isinstance(name, x509.RFC822Name) and not is_mailbox(name.value):
+            yield _error("name_not_mailbox", f"{name.value[:80]!r} isn't an e-mail address written plainly.")
+        elif isinstance(name, x509.UniformResourceIdentifier) and not is_host_uri(name.value):
+            yield _error("name_not_uri", f"{name.value[:80]!r} isn't a URI with a scheme and a host.")
     commons = tbs.cert.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     if kind == "server" and any(c.value not in texts for c in commons):
         yield _error("cn_not_in_san", "The common name isn't among the subject alternative names.")
+
+
+def _subject_rule(tbs: _Tbs) -> Iterator[Finding]:
+    for attribute in tbs.cert.subject:
+        value = attribute.value
+        if not isinstance(value, str):
+            yield _error("subject_value", "A part of the subject is no text.")
+        elif (why := _attribute_problem(attribute.oid, value)) is not None:
+            yield _error("subject_value", f"A part of the subject can't be used: {why}.")
 
 
 def _dns_findings(value: str) -> Iterator[Finding]:
@@ -636,15 +746,20 @@ def _dns_findings(value: str) -> Iterator[Finding]:
 
 
 def _constraint_rule(tbs: _Tbs) -> Iterator[Finding]:
-    if tbs.issuer is None or tbs.issuer.constraints is None:
-        return
-    try:
-        outside = _constraints.first_violation(tbs.issuer.constraints, _constraints.names_of(tbs.cert))
-    except _constraints.TooComplexError:
-        yield _error("too_many_constraints", "The issuer has too many name constraints to check.")
-        return
-    if outside is not None:
-        yield _error("name_constraint", f"The issuer may not certify the name {outside[:80]!r}.")
+    found = () if tbs.issuer is None else (tbs.issuer.constraints, *(limits.constraints for limits in tbs.issuer.above))
+    binding = [constraints for constraints in found if constraints is not None]
+    names = _constraints.names_of(tbs.cert) if binding else []
+    for constraints in binding:
+        try:
+            outside = _constraints.first_violation(constraints, names)
+        except _constraints.TooComplexError:
+            yield _error("too_many_constraints", "The issuer has too many name constraints to check.")
+            return
+        if outside is not None:
+            yield _error("name_constraint", f"The issuer may not certify the name {outside[:80]!r}.")
+
+
+_NO_REV_AVAIL: Final = x509.ObjectIdentifier(NO_REV_AVAIL.oid)
 
 
 def _pointer_rule(tbs: _Tbs) -> Iterator[Finding]:
@@ -653,10 +768,18 @@ def _pointer_rule(tbs: _Tbs) -> Iterator[Finding]:
     urls = (
         [n.value for p in points for n in p.full_name or ()] if isinstance(points, x509.CRLDistributionPoints) else []
     )
-    if not urls and tbs.profile.crl_url:
+    if not urls and tbs.profile.crl_url and not tbs.profile.is_short_lived:
         yield Finding("no_crl_url", "warning", "Nothing tells clients where to learn of a revocation.")
+    asks = bool(urls)
     if isinstance(access, x509.AuthorityInformationAccess):
         urls += [entry.access_location.value for entry in access]
+        asks |= any(entry.access_method == AuthorityInformationAccessOID.OCSP for entry in access)
+    short = tbs.extensions.get(_NO_REV_AVAIL)
+    # RFC 9608 section 2.
+    if short is not None and (
+        asks or tbs.profile.is_ca or short.critical or short.value.public_bytes() != NO_REV_AVAIL.value
+    ):
+        yield _error("no_rev_avail", "The certificate says that no revocation is told, and contradicts itself.")
     for url in urls:
         if not _is_web_address(str(url)):
             yield _error("bad_url", f"{str(url)[:80]!r} isn't an http or https address.")
@@ -678,6 +801,7 @@ RULES: Final[tuple[_Rule, ...]] = (
     _purpose_rule,
     _nested_purpose_rule,
     _identifier_rule,
+    _subject_rule,
     _name_rule,
     _constraint_rule,
     _pointer_rule,
@@ -692,7 +816,7 @@ def lint(draft: Draft, *, at: datetime | None = None) -> tuple[Finding, ...]:
     try:
         cert = x509.load_der_x509_certificate(seal(draft.tbs, draft.signature_algorithm, b""))
         tbs = _Tbs(cert, tbs_fields(draft.tbs), {e.oid: e for e in cert.extensions}, cert.public_key(), draft, at)
-    except (ValueError, x509.DuplicateExtension, x509.InvalidVersion) as error:
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion) as error:
         return (_error("unreadable", f"The draft can't be read back: {str(error)[:120]}."),)
     return tuple(finding for rule in RULES for finding in rule(tbs))
 

@@ -41,7 +41,12 @@ _OURS: Final = frozenset(
         ExtensionOID.CRL_DISTRIBUTION_POINTS, ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
         ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.POLICY_CONSTRAINTS,
         ExtensionOID.INHIBIT_ANY_POLICY, ExtensionOID.PRECERT_POISON,
-        ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS,
+        ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS, ExtensionOID.FRESHEST_CRL,
+        # Of CAs, responders and revocation lists alone.
+        ExtensionOID.POLICY_MAPPINGS, ExtensionOID.OCSP_NO_CHECK, ExtensionOID.CRL_NUMBER,
+        ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT,
+        # What Netscape had before there were basic constraints and extended key usages; OpenSSL still reads it.
+        x509.ObjectIdentifier("2.16.840.1.113730.1.1"),
     )
 )  # fmt: skip
 
@@ -75,7 +80,7 @@ def read_profile(name: str, body: Mapping[str, Any]) -> Profile:
     return Profile(
         name=name,
         key_usage=usage,
-        eku=tuple(_extended(item) for item in _list(body, "extended_key_usage")),
+        eku=read_extended_usages(_list(body, "extended_key_usage")),
         max_seconds=max_days * DAY,
         rsa_key_usage=_usages(body, "rsa_key_usage"),
         san=names,
@@ -104,7 +109,7 @@ def describe(profile: Profile) -> dict[str, Any]:
     }
 
 
-def read_extended_usages(words: list[str]) -> tuple[str, ...]:
+def read_extended_usages(words: Sequence[object]) -> tuple[str, ...]:
     """Extended key usages as words or dotted OIDs, for a CA's own constraint. Raises Invalid `profile_invalid`."""
     return tuple(dict.fromkeys(_extended(word) for word in words))
 

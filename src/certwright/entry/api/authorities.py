@@ -69,6 +69,9 @@ class ConstraintsIn(In):
     excluded_dns: list[GeneralName] = Field(default_factory=list, max_length=100)
     excluded_ips: list[Word] = Field(default_factory=list, max_length=100)
 
+    def said(self) -> NameConstraints:
+        return NameConstraints(**{kind: tuple(names) for kind, names in self.model_dump().items()})
+
 
 class AuthorityIn(In):
     """A root, a CA below one of ours (`parent_id`), or a request for a parent that isn't ours (`outside`)."""
@@ -113,6 +116,20 @@ class AuthorityPatch(In):
     crl_days: int | None = None
     crl_shards: int | None = None
     ocsp_enabled: bool | None = None
+
+
+class SubordinateIn(In):
+    """A CA whose key is elsewhere."""
+
+    csr: Pem = Field(description="PEM; its key is used, its subject and extensions aren't")
+    subject: SubjectIn
+    days: int | None = Field(default=None, description="default 5 years, at most what is left of the parent")
+    path_len: int | None = Field(default=None, description="levels of CAs below it; 0 issues to servers and clients")
+    name_constraints: ConstraintsIn = Field(default_factory=ConstraintsIn)
+    purposes: list[Word] = Field(
+        default_factory=list, max_length=20, description="extended key usages it may certify; empty means any"
+    )
+    project_id: Id | None = None
 
 
 class CertificateIn(In):
@@ -335,7 +352,7 @@ async def create_authority(body: AuthorityIn, call: Caller = CALLER) -> Response
         name=body.name, subject=body.subject.said(), parent_id=body.parent_id, outside=body.outside,
         key_algorithm=body.key_algorithm, key_store=body.key_store, hash_name=body.hash_name, days=body.days,
         path_len=body.path_len,
-        constraints=NameConstraints(**{k: tuple(v) for k, v in body.name_constraints.model_dump().items()}),
+        constraints=body.name_constraints.said(),
         purposes=tuple(body.purposes), crl_days=body.crl_days, crl_shards=body.crl_shards,
         ocsp_enabled=body.ocsp_enabled,
     )  # fmt: skip
@@ -354,6 +371,17 @@ async def get_authority(authority_id: str, call: Caller = CALLER) -> Response:
     return _shown(await authorities.get_authority(call.services, call.actor, authority_id))
 
 
+@router.get(
+    f"{_CAS}/{{authority_id}}/chain", action="ccm:ca:get", response_class=Response,
+    responses={200: {"content": {"application/x-pem-file": {}}, "description": "The certificates, PEM"}},
+)  # fmt: skip
+async def authority_chain(authority_id: str, call: Caller = CALLER) -> Response:
+    """Its certificate and those above it, nearest first, up to the root as far as they are known: a file for programs
+    that check what it issued."""
+    found = await authorities.authority_chain(call.services, call.actor, authority_id)
+    return Response("".join(to_pem(der) for der in found), media_type="application/x-pem-file")
+
+
 @router.patch(f"{_CAS}/{{authority_id}}", action="ccm:ca:update", response_model=AuthorityOut)
 async def update_authority(
     authority_id: str, body: AuthorityPatch, request: Request, call: Caller = CALLER
@@ -370,6 +398,20 @@ async def install_certificate(authority_id: str, body: CertificateIn, call: Call
     """The certificate an outside parent signed for a pending CA."""
     done = await authorities.install_certificate(call.services, call.actor, authority_id, body.certificate)
     return _shown(done)
+
+
+@router.post(f"{_CAS}/{{authority_id}}/subordinates", action="ccm:ca:create", status_code=201, response_model=LeafOut)
+async def certify_authority(authority_id: str, body: SubordinateIn, call: Caller = CALLER) -> Response:
+    """A certificate for a CA whose key is elsewhere, from its request. It is led as whatever this CA issued."""
+    asked = authorities.CaRequest(
+        name="elsewhere", subject=body.subject.said(), days=body.days, path_len=body.path_len,
+        constraints=body.name_constraints.said(), purposes=tuple(body.purposes),
+    )  # fmt: skip
+    made = await authorities.certify_authority(
+        call.services, call.actor, authority_id, asked, body.csr, project_id=body.project_id
+    )
+    location = {"Location": f"/api/v1/authorities/{authority_id}/issued/{made.id}"}
+    return json_response(leaf_json(made), 201, location)
 
 
 @router.post(f"{_CAS}/{{authority_id}}/disable", action="ccm:ca:disable", response_model=AuthorityOut)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +28,9 @@ from certwright.entry.cli.common import (
 )
 from certwright.entry.cli.errors import USAGE, CliError
 from certwright.entry.cli.list_storage import storage
+from certwright.entry.issuing_table import COLUMNS as BATCH_COLUMNS
+from certwright.entry.issuing_table import Asked, read_batch
+from certwright.kernel.problems import Problem
 
 if TYPE_CHECKING:
     from certwright.entry.cli.client import Api
@@ -60,6 +62,12 @@ Country = Annotated[str | None, typer.Option("--country", help="C of the subject
 Key = Annotated[str, typer.Option("--key", help="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096.")]
 Output = Annotated[str | None, typer.Option("--output", "-o", help="File or directory; - for standard output.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
+PathLength = Annotated[int | None, typer.Option(help="Levels of CAs below it; 0: servers and clients only.")]
+Permitted = Annotated[
+    list[str] | None, typer.Option(help="Name or network it may certify: shop.example, 10.0.0.0/8. Again for more.")
+]
+Excluded = Annotated[list[str] | None, typer.Option(help="Name or network it may not certify.")]
+Purposes = Annotated[list[str] | None, typer.Option(help="server_auth, client_auth, … or an OID.")]
 _QUIET = ("certificate_pem", "csr_pem")
 
 
@@ -93,11 +101,18 @@ def show(
     pem: Annotated[
         bool, typer.Option("--pem", help="Print its certificate alone; of a pending CA its request.")
     ] = False,
+    chain: Annotated[
+        bool, typer.Option("--chain", help="Print its certificate and those above it, up to the root.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show one CA, or take its certificate."""
     with open_api() as api:
-        document = api.get(_find(api, authority))
+        path = _find(api, authority)
+        if chain:
+            output.say(api.call("GET", f"{path}/chain").content.decode().strip())
+            return
+        document = api.get(path)
     if pem:
         output.say((document["certificate_pem"] or document["csr_pem"]).strip())
     else:
@@ -148,12 +163,10 @@ def create(
     hsm: Annotated[bool, typer.Option("--hsm", help="Make its key in the HSM, which never gives it out.")] = False,
     hash_name: Annotated[str | None, typer.Option("--hash", help="sha256, sha384 or sha512.")] = None,
     days: Annotated[int | None, typer.Option(help="Its life; default 20 years for a root, 5 for others.")] = None,
-    path_len: Annotated[int | None, typer.Option(help="Levels of CAs below it; 0: servers and clients only.")] = None,
-    permit: Annotated[
-        list[str] | None, typer.Option(help="Name or network it may certify: shop.example, 10.0.0.0/8. Again for more.")
-    ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="Name or network it may not certify.")] = None,
-    purpose: Annotated[list[str] | None, typer.Option(help="server_auth, client_auth, … or an OID.")] = None,
+    path_len: PathLength = None,
+    permit: Permitted = None,
+    exclude: Excluded = None,
+    purpose: Purposes = None,
     crl_days: Annotated[int, typer.Option(help="How long its revocation lists are good, 1 to 30.")] = 7,
     ocsp: Annotated[bool, typer.Option(help="Answer about single certificates, too.")] = False,
     project: Project = None,
@@ -188,6 +201,34 @@ def _constraints(permit: list[str], exclude: list[str]) -> dict[str, list[str]]:
         "permitted_dns": names(permit), "permitted_ips": networks(permit),
         "excluded_dns": names(exclude), "excluded_ips": networks(exclude),
     }  # fmt: skip
+
+
+@app.command()
+def certify(
+    parent: Annotated[str, typer.Argument(help="Id or name of the CA that certifies it.")],
+    csr: Annotated[str, typer.Argument(help="File with its request (PKCS#10, PEM); - for standard input.")],
+    common_name: Annotated[str, typer.Option("--cn", help="Common name of the subject.")],
+    organization: Organization = None,
+    country: Country = None,
+    days: Annotated[int | None, typer.Option(help="Its life; default 5 years.")] = None,
+    path_len: PathLength = None,
+    permit: Permitted = None,
+    exclude: Excluded = None,
+    purpose: Purposes = None,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Certify a CA whose key is elsewhere, from its request."""
+    body = {
+        "csr": read_file(csr), "subject": _subject(common_name, organization, country), "days": days,
+        "path_len": path_len, "name_constraints": _constraints(permit or [], exclude or []), "purposes": purpose or [],
+    }  # fmt: skip
+    with open_api() as api:
+        made = api.post(f"{_find(api, parent)}/subordinates", body | {"project_id": project_id(api, project)})
+    if as_json:
+        present(made, as_json=True, skip=_QUIET)
+    else:
+        output.say(made["certificate_pem"].strip())
 
 
 @app.command()
@@ -344,54 +385,49 @@ def _issue(authority: str | None, requests: list[dict[str, Any]], project: str |
         return found
 
 
-BATCH_COLUMNS = ("names", "common_name", "organization", "country", "profile", "key_algorithm", "days")
-
-
 @issued.command()
 def batch(
-    table: Annotated[
-        str,
-        typer.Argument(help=f"CSV file (- for standard input) with a first line; columns: {', '.join(BATCH_COLUMNS)}."),
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            help=f"CSV file (- for standard input) with a first line; columns: {', '.join(BATCH_COLUMNS)}. "
+            "Or files with CSRs in PEM, whose names and subject are those asked for.",
+            metavar="FILE…",
+        ),
     ],
     authority: Annotated[
         str | None, typer.Option("--ca", help="Id or name of the CA; default the built-in one.")
     ] = None,
+    profile: Annotated[str, typer.Option(help="Kind of those that say none.")] = "client",
+    days: Annotated[int | None, typer.Option(help="How long those are good that say nothing; default 90.")] = None,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """Issue a certificate for each line of a table, up to 1,000; names in one cell are separated by spaces."""
-    requests = [_request(number, row) for number, row in enumerate(csv.DictReader(read_file(table).splitlines()), 2)]
-    answers = _issue(authority, requests, project)
-    failed = [(index, a["problem"]) for index, a in enumerate(answers, 2) if a["problem"] is not None]
+    """Issue many certificates, up to 1,000: one for each line of a table, or for each of several CSRs."""
+    try:
+        asked = read_batch("\n".join(read_file(name) for name in files))
+    except Problem as problem:
+        raise CliError(problem.code, problem.message, problem.fix, exit_code=USAGE) from None
+    wanted = [_request(one, profile, days) for one in asked if one.problem is None]
+    found = iter(_issue(authority, wanted, project) if wanted else ())
+    answers = [{"certificate": None, "problem": one.problem.as_dict()} if one.problem else next(found) for one in asked]
+    failed = [(one.number, a["problem"]) for one, a in zip(asked, answers, strict=True) if a["problem"] is not None]
     if as_json:
         output.document({"items": answers})
     else:
         output.rows([a["certificate"] for a in answers if a["certificate"] is not None], ISSUED_COLUMNS)
-        for line, said in failed:
-            output.note(f"line {line}: {said['message']} ({said['code']})")
+        for number, said in failed:
+            output.note(f"line {number}: {said['message']} ({said['code']})")
     if failed:
         raise typer.Exit(1)
 
 
-def _request(line: int, row: dict[str | Any, str | Any]) -> dict[str, Any]:
-    unknown = [column for column in row if column not in BATCH_COLUMNS]
-    if unknown:
-        raise CliError(
-            "usage", f"Line {line} has a column that isn't known: {unknown[0]!r}.",
-            f"Use: {', '.join(BATCH_COLUMNS)}.", exit_code=USAGE,
-        )  # fmt: skip
-    said = {column: (row.get(column) or "").strip() for column in BATCH_COLUMNS}
-    if said["days"] and not said["days"].isdigit():
-        raise CliError("usage", f"Line {line}: {said['days']!r} isn't a number of days.", exit_code=USAGE)
+def _request(one: Asked, profile: str, days: int | None) -> dict[str, Any]:
     request: dict[str, Any] = {
-        "profile": said["profile"] or "client", "names": said["names"].split(),
-        "subject": _subject(said["common_name"] or None, said["organization"] or None, said["country"] or None),
+        "profile": one.profile or profile, "names": list(one.names), "subject": dict(one.subject), "csr": one.csr,
+        "days": days if one.days is None else one.days,
     }  # fmt: skip
-    if said["key_algorithm"]:
-        request["key_algorithm"] = said["key_algorithm"]
-    if said["days"]:
-        request["days"] = int(said["days"])
-    return request
+    return request | ({"key_algorithm": one.key_algorithm} if one.key_algorithm else {})
 
 
 @issued.command(name="show")

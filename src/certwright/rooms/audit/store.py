@@ -53,23 +53,25 @@ def written(row: Mapping[str, Any]) -> dict[str, Any]:
 _JSON = ("before", "after")
 
 
-def _insert_many() -> sa.Insert:
-    """The same for any number of events, each column as an array."""
+def _insert_many(done: sa.FromClause | None = None) -> tuple[sa.CTE, sa.Insert]:
+    """The same for any number of events, each column as an array; with `done` only if that has a row."""
     kinds = {column.name: sa.Text() if column.name in _JSON else column.type for column in _WRITTEN}
     arrays = [sa.cast(sa.bindparam(f"e_{name}"), sa.ARRAY(kind)) for name, kind in kinds.items()]
     new = sa.func.unnest(*arrays).table_valued(*kinds, name="new").render_derived()
     values = [sa.cast(new.c[name], _E[name].type) if name in _JSON else new.c[name] for name in kinds]
-    added = sa.insert(audit_events).from_select(list(kinds), sa.select(*values)).returning(_E.id).cte("added")
-    return sa.insert(audit_unsealed).from_select(["event_id"], sa.select(added.c.id))
+    events = sa.select(*values).select_from(new if done is None else new.join(done, sa.true()))
+    added = sa.insert(audit_events).from_select(list(kinds), events).returning(_E.id).cte("added")
+    return added, sa.insert(audit_unsealed).from_select(["event_id"], sa.select(added.c.id))
 
 
-_MANY = _insert_many()
+_, _MANY = _insert_many()
 
 
-def recorded_many() -> sa.Insert:
-    """A statement that records any number of events, for a change that is said with it (as a CTE) and so is one
-    statement by itself. The parameters are those of `written_many`."""
-    return _MANY
+def recorded_many(done: sa.FromClause) -> tuple[sa.CTE, sa.CTE]:
+    """What `recorded` is for any number of events. `done` has one row or none; the parameters are those of
+    `written_many`."""
+    added, waiting = _insert_many(done)
+    return added, waiting.returning(_U.event_id).cte("waiting")
 
 
 def written_many(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from certwright.platform.services import Services
 from certwright.rooms.authorities import jobs, storage
 from certwright.rooms.authorities.actions import (
+    authority_chain,
     builtin_issuing_id,
     ders_of,
     get_authority,
@@ -42,7 +43,7 @@ from certwright.rooms.authorities.leaves import (
     list_leaves,
     revoke_leaf,
 )
-from certwright.rooms.authorities.lists import newest_crl, newest_crl_head, revoke
+from certwright.rooms.authorities.lists import follow_address, newest_crl, newest_crl_head, revoke
 from certwright.rooms.authorities.name_rules import read_rules, which_allows
 from certwright.rooms.authorities.policies import (
     builtin_names_refused,
@@ -67,7 +68,8 @@ from certwright.rooms.authorities.storage import (
     get_list_storage,
     set_list_storage,
 )
-from certwright.rooms.authorities.store import ca_state
+from certwright.rooms.authorities.store import ca_state, unchanged
+from certwright.rooms.authorities.subordinates import certify_authority
 from certwright.rooms.authorities.subscribers import (
     LEAF,
     IssuedLeaf,
@@ -78,12 +80,11 @@ from certwright.rooms.authorities.subscribers import (
     issue_for_client,
     issued_by_renewal_id,
     issued_like,
-    kind_for_issuing,
     recorded,
     revoke_issued,
     serials_of,
     sign_at_once,
-    unchanged,
+    signs_for,
     unknown_profiles,
 )
 from certwright.rooms.authorities.tables import authorities, ca_keys, crl_storages
@@ -149,10 +150,12 @@ __all__ = [
     "Token",
     "TokenState",
     "answer",
+    "authority_chain",
     "builtin_issuing_id",
     "builtin_names_refused",
     "ca_keys",
     "ca_state",
+    "certify_authority",
     "chain_of",
     "client_kit",
     "create_authority",
@@ -168,6 +171,7 @@ __all__ = [
     "enable_authority",
     "ensure_builtin",
     "export_leaf",
+    "follow_address",
     "forget_known",
     "get_authority",
     "get_leaf",
@@ -186,7 +190,6 @@ __all__ = [
     "issued_by_renewal_id",
     "issued_like",
     "judge_names",
-    "kind_for_issuing",
     "list_authorities",
     "list_leaves",
     "list_policies",
@@ -209,6 +212,7 @@ __all__ = [
     "serials_of",
     "set_list_storage",
     "sign_at_once",
+    "signs_for",
     "trusted_roots",
     "try_names",
     "unchanged",

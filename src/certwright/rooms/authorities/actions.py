@@ -133,7 +133,7 @@ async def sign_unread(services: Services, ca: Any, request: IssueRequest) -> dic
 def _require_issuer(ca: Any, requests: Sequence[IssueRequest], now: datetime) -> None:
     if any(ca.account_id != request.account_id for request in requests):
         raise not_found("CA", ca.id)
-    if ca.kind == "root":
+    if not store.signs_leaves(ca):
         raise Refused(
             "ca_is_root", f"{ca.name!r} is a root: it signs CAs and nothing else.", fix="Choose an issuing CA."
         )
@@ -155,7 +155,7 @@ async def _signed(
     if profile is None:
         raise Invalid("profile_unknown", f"There is no profile {request.profile[:40]!r} for certificates.",
                       field="profile", fix="Choose one of the list of profiles.")  # fmt: skip
-    issuer = store.issuer_of(ca)
+    issuer = await store.binding_issuer(tx, services, ca)
     seconds = request.seconds or min(_DEFAULT_SECONDS, profile.max_seconds, longest or _DEFAULT_SECONDS)
     not_before, not_after = validity(profile, issuer, at=now, seconds=seconds)
     serial = new_serial()
@@ -244,6 +244,20 @@ async def get_authority(services: Services, actor: Actor, authority_id: str) -> 
             raise not_found("CA", authority_id)
         issued_count = await store.issued_count(tx, authority_id)
     return store.shown(services, row, issued_count)
+
+
+async def authority_chain(services: Services, actor: Actor, authority_id: str) -> list[bytes]:
+    """Certificates (DER) of a CA and of those above it, up to the root as far as they are known. Needs `ccm:ca:get`.
+    Raises NotFound, also of one that waits for its certificate."""
+    found: list[bytes] = []
+    async with services.db.begin() as tx:
+        ca = await store.visible_row(tx, actor, "ccm:ca:get", authority_id)
+        if ca.certificate_der is None:
+            raise not_found("certificate of the CA", authority_id)
+        while ca.parent_id is not None:
+            found.append(ca.certificate_der)
+            ca = await store.any_row(tx, ca.parent_id)
+    return [*found, ca.certificate_der, *ca.outside_chain]
 
 
 async def root_ders(tx: Tx) -> tuple[bytes, ...]:

@@ -6,10 +6,13 @@ Every key that comes to be here leaves a record of the ceremony: who, when, whic
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
 from certwright.kernel.actor import Actor, system_actor
@@ -26,17 +29,27 @@ from certwright.rooms.authorities.words import CA_STEP, Authority, CaOrigin, CaR
 from certwright.x509 import ca_requests
 from certwright.x509.certificates import CertificateFacts, facts_of, load, read_certificates, signed_by
 from certwright.x509.issue import (
+    IssuerFacts,
+    Linted,
     Profile,
     Subject,
     approve,
     assemble,
     draft_certificate,
     issuer_facts,
+    limits_of,
     new_serial,
     signature_hash,
     validity,
 )
-from certwright.x509.keys import PrivateKey, describe_public_key, read_private_key, spki_sha256
+from certwright.x509.keys import (
+    MlDsaPublicKey,
+    PrivateKey,
+    describe_public_key,
+    judge_public_key,
+    read_private_key,
+    spki_sha256,
+)
 
 _CRL_DAYS = 7
 
@@ -79,37 +92,46 @@ async def create_authority(
     what `Token` raises.
     """
     access.require_somewhere(actor, "ccm:ca:create")
-    if request.outside and request.parent_id is not None:
-        raise Invalid("ca_two_parents", "A CA has a parent here or one outside, not both.", field="parent_id",
-                      fix="Leave one of them out.")  # fmt: skip
     try:
         async with services.db.begin() as tx:
             project = await access.project_for(tx, actor, "ccm:ca:create", project_id)
-            await _check_quota(tx, services, actor.account_id)
-            parent = None
-            if request.parent_id is not None:
-                parent = await store.visible_row(tx, actor, "ccm:ca:create", request.parent_id)
-                _refuse(CaOperation.ISSUE, parent, services.clock.now())
-            made = await _make(tx, services, actor, project, parent=parent, builtin=False, request=request)
+            made = await create_in(tx, services, actor, project, request)
             return await _seen(tx, services, made.id)
     except IntegrityError:
-        raise _name_taken(request.name) from None
+        raise name_taken(request.name) from None
 
 
-def _name_taken(name: str) -> Refused:
+async def create_in(tx: Tx, services: Services, actor: Actor, project_id: str, request: CaRequest) -> Any:
+    """The same in the caller's transaction, for a project where the actor may do it: the row. Raises IntegrityError
+    for a name that is taken."""
+    if request.outside and request.parent_id is not None:
+        raise Invalid("ca_two_parents", "A CA has a parent here or one outside, not both.", field="parent_id",
+                      fix="Leave one of them out.")  # fmt: skip
+    await _check_quota(tx, services, actor.account_id)
+    parent = None
+    if request.parent_id is not None:
+        # Held, so that it isn't disabled and deleted while a key is made for what is to stand below it.
+        parent = await store.visible_row(tx, actor, "ccm:ca:create", request.parent_id, lock=True)
+        refuse(CaOperation.ISSUE, parent, services.clock.now())
+    return await _make(tx, services, actor, project_id, parent=parent, builtin=False, request=request)
+
+
+def name_taken(name: str) -> Refused:
     return Refused("ca_name_taken", f"There is already a CA called {name[:100]!r}.", field="name",
-                    fix="Choose another name.")  # fmt: skip
+                   fix="Choose another name.")  # fmt: skip
 
 
-def _refuse(operation: CaOperation, ca: Any, now: datetime, below: int = 0) -> None:
+def refuse(operation: CaOperation, ca: Any, now: datetime, below: int = 0) -> None:
     problem = rules.refusal(operation, store.ca_facts(ca, below), now)
     if problem is not None:
         raise problem
 
 
 async def _check_quota(tx: Tx, services: Services, account_id: str) -> None:
+    """Held until the transaction ends: two that come at once can't both take the last place."""
     limit = services.settings.private_ca_quota
     a = authorities.c
+    await tx.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(f"ca_quota/{account_id}", 0))))
     count = await tx.scalar(sa.select(sa.func.count()).where(a.account_id == account_id, a.erased_at.is_(None)))
     if int(count or 0) >= limit:
         raise Refused("ca_quota", f"The account has {limit} private CAs, as many as it may have.",
@@ -126,7 +148,7 @@ async def _make(
 ) -> Any:
     """Key, certificate or request, row and record of one CA; `parent` is the row of the CA that signs it."""
     signer = services.port(Signer)
-    above = None if parent is None else store.issuer_of(parent)
+    above = None if parent is None else await store.binding_issuer(tx, services, parent)
     profile, algorithm = rules.judge_request(request, above)
     request.subject.as_name()  # judged before a key is made
     key_id, public = await signer.create_key(tx, algorithm, KeyStore(request.key_store))
@@ -141,22 +163,24 @@ async def _make(
             key_algorithm=describe_public_key(public),
         )  # fmt: skip
     serial = new_serial()
-    linted, hash_name = _drafted(services, parent, profile, request, public, serial)
+    linted = drafted(services, parent, above, profile, request, public, serial)
     der = assemble(linted, await signer.sign(tx, key_id if parent is None else parent.ca_key_id, linted))
     row = await _insert(
         tx, services, actor, project_id, authority_id, key_id, request, builtin=builtin,
         parent_id=None if parent is None else parent.id, kind="root" if parent is None else "issuing",
-        origin=CaOrigin.MADE, certificate=facts_of(der), csr_der=None, hash_name=hash_name,
+        origin=CaOrigin.MADE, certificate=facts_of(der), csr_der=None,
+        hash_name=signature_hash(public, request.hash_name),
     )  # fmt: skip
     if parent is not None:
         await _record_issued(tx, services, parent, row, serial)
     return row
 
 
-def _drafted(
-    services: Services, parent: Any, profile: Profile, request: CaRequest, public: Any, serial: int
-) -> tuple[Any, str]:
-    above = None if parent is None else store.issuer_of(parent)
+def drafted(
+    services: Services, parent: Any, above: IssuerFacts | None, profile: Profile, request: CaRequest, public: Any,
+    serial: int,
+) -> Linted:  # fmt: skip
+    """A CA's certificate, ready to be signed; `above` is what binds its parent, None for a root."""
     now = services.clock.now()
     start, end = validity(profile, above, at=now)
     limits = request.constraints
@@ -166,18 +190,19 @@ def _drafted(
         not_before=start, not_after=end, name_constraints=limits if limits.any else None,
         hash_name=request.hash_name if parent is None else parent.hash_name, **where,
     )  # fmt: skip
-    return approve(draft, at=now), signature_hash(public, request.hash_name)
+    return approve(draft, at=now)
 
 
 async def _record_issued(tx: Tx, services: Services, parent: Any, child: Any, serial: int) -> None:
-    """What the parent certified, so that it can be revoked and asked after like any certificate."""
+    """What the parent certified, so that it can be revoked and asked after like any certificate. One that came from
+    outside may be known already: then it was this parent's here, too."""
     await tx.execute(
-        sa.insert(issued_certificates).values(
+        postgresql.insert(issued_certificates).values(
             id=new_id("crt", services.clock.now()), authority_id=parent.id, account_id=child.account_id,
             project_id=child.project_id, reference=child.id, profile="issuing", serial=f"{serial:x}", names=[],
             der=child.certificate_der, not_before=child.not_before, not_after=child.not_after,
             issued_at=services.clock.now(), shard=lists.shard_of(parent, serial), internal=True,
-        )
+        ).on_conflict_do_nothing(index_elements=["authority_id", "serial"])
     )  # fmt: skip
 
 
@@ -229,18 +254,23 @@ async def install_certificate(services: Services, actor: Actor, authority_id: st
                       field="certificate", fix="Have the request signed by the parent CA.")  # fmt: skip
     async with services.db.begin() as tx:
         ca = await store.visible_row(tx, actor, "ccm:ca:update", authority_id, lock=True)
-        _refuse(CaOperation.INSTALL, ca, services.clock.now())
+        refuse(CaOperation.INSTALL, ca, services.clock.now())
         if certificate.spki_sha256 != spki_sha256(ca_requests.key_of(ca.csr_der)):
             raise Invalid(
                 "ca_certificate_other_key", "This certificate is for another key than the request of this CA.",
                 field="certificate", fix="Install the certificate that was signed for this very request.",
             )  # fmt: skip
-        values = _certificate_columns(certificate) | {"outside_chain": list(above)}
-        await tx.execute(
+        parent = await _our_parent(tx, ca.account_id, above)
+        values = _certificate_columns(certificate)
+        values |= {"outside_chain": list(above)} if parent is None else {"parent_id": parent.id}
+        installed = await tx.execute(
             sa.update(authorities)
             .where(authorities.c.id == authority_id)
             .values(values | {"revision": authorities.c.revision + 1})
+            .returning(authorities)
         )
+        if parent is not None:
+            await _record_issued(tx, services, parent, installed.one(), int(certificate.serial, 16))
         await lists.begin(tx, services, ca)
         await audit.record(
             tx, services, actor, "ccm:ca:update", "authority", authority_id, project_id=ca.project_id,
@@ -257,7 +287,15 @@ def _read_ca(pem: str, now: datetime) -> tuple[CertificateFacts, tuple[bytes, ..
     """A CA's certificate, first in the text, and those above it in order. Raises Invalid."""
     found = read_certificates(pem.encode("utf-8", "replace"))
     first, above = found[0], found[1:]
-    issuer_facts(first.der)  # refuses what isn't a CA, or has a key CAs can't have here
+    facts = issuer_facts(first.der)  # refuses what isn't a CA, or has a key CAs can't have here
+    if not isinstance(facts.public_key, MlDsaPublicKey):
+        judge_public_key(facts.public_key, public=False, field="certificate")
+    if not facts.may_sign_certificates:
+        raise Invalid("not_a_ca", "The key usage of the CA's certificate doesn't include signing certificates.",
+                      field="certificate", fix="Choose a CA certificate.")  # fmt: skip
+    if not facts.subject.rdns:
+        raise Invalid("ca_subject_missing", "The CA's certificate has no subject: nobody could say who issued.",
+                      field="certificate", fix="Bring a CA whose certificate names it.")  # fmt: skip
     if first.not_after <= now:
         raise Invalid("expired", f"The CA's certificate ended on {first.not_after:%Y-%m-%d}.", field="certificate",
                       fix="Bring a CA whose certificate is still good.")  # fmt: skip
@@ -267,6 +305,11 @@ def _read_ca(pem: str, now: datetime) -> tuple[CertificateFacts, tuple[bytes, ..
                 "chain_broken", f"{lower.subject!r} isn't signed by the certificate behind it, {upper.subject!r}.",
                 field="certificate", fix="Put the CA's certificate first, then each issuer behind the one it signed.",
             )  # fmt: skip
+    limits = tuple(limits_of(upper.der) for upper in above)
+    levels = replace(facts, above=limits).levels
+    if levels is not None and levels < 0:
+        raise Invalid("path_len_exhausted", "A CA above this one admits fewer CAs below it than there are.",
+                      field="certificate", fix="Have the CA certified by one whose path length admits it.")  # fmt: skip
     return first, tuple(facts.der for facts in above)
 
 
@@ -307,7 +350,11 @@ async def import_authority(
             await _check_quota(tx, services, actor.account_id)
             key_id = await services.port(Signer).import_key(tx, key)
             authority_id = new_id("ca", now)
-            parent_id = await _our_parent(tx, actor.account_id, above)
+            parent = await _our_parent(tx, actor.account_id, above)
+            parent_id = None if parent is None else parent.id
+            if parent is not None:
+                uppers = [parent, *await store.rows_above(tx, parent)]
+                rules.judge_above(name, [store.ca_facts(upper) for upper in uppers])
             row = await _insert(
                 tx, services, actor, project, authority_id, key_id, request, builtin=False, parent_id=parent_id,
                 kind="root" if facts.self_signed else "issuing", origin=CaOrigin.IMPORTED, certificate=facts,
@@ -315,9 +362,12 @@ async def import_authority(
                 hash_name=signature_hash(key.public_key(), None),
             )  # fmt: skip
             await lists.begin(tx, services, row, after=crl_number)
+            if parent is not None:
+                await _record_issued(tx, services, parent, row, int(facts.serial, 16))
+            await _adopt(tx, services, row)
             return await _seen(tx, services, authority_id)
     except IntegrityError:
-        raise _name_taken(name) from None
+        raise name_taken(name) from None
 
 
 def _read_key(text: str, passphrase: str | None) -> PrivateKey:
@@ -325,14 +375,34 @@ def _read_key(text: str, passphrase: str | None) -> PrivateKey:
     return read_private_key(text.encode("utf-8", "replace"), secret)
 
 
-async def _our_parent(tx: Tx, account_id: str, above: tuple[bytes, ...]) -> str | None:
+async def _adopt(tx: Tx, services: Services, parent: Any) -> None:
+    """CAs that were here before the one above them: from now on its list says that they are revoked."""
+    a = authorities.c
+    orphans = await tx.execute(
+        sa.update(authorities)
+        .where(
+            a.account_id == parent.account_id, a.parent_id.is_(None), a.erased_at.is_(None),
+            a.outside_chain == [parent.certificate_der, *parent.outside_chain],
+        )
+        .values(parent_id=parent.id, outside_chain=[], revision=a.revision + 1)
+        .returning(authorities)
+    )  # fmt: skip
+    for child in orphans.all():
+        await _record_issued(tx, services, parent, child, int(child.serial, 16))
+        if child.revoked_at is not None:
+            await lists.mark_revoked(tx, services, parent.id, child.serial, "unspecified")
+
+
+async def _our_parent(tx: Tx, account_id: str, above: tuple[bytes, ...]) -> Any:
     if not above:
         return None
     a = authorities.c
-    found = await tx.scalar(
-        sa.select(a.id).where(a.account_id == account_id, a.sha256 == facts_of(above[0]).sha256, a.erased_at.is_(None))
+    found = await tx.execute(
+        sa.select(authorities).where(
+            a.account_id == account_id, a.sha256 == facts_of(above[0]).sha256, a.erased_at.is_(None)
+        )
     )
-    return None if found is None else str(found)
+    return found.one_or_none()
 
 
 # --- changing --------------------------------------------------------------------------------------------------------
@@ -363,7 +433,7 @@ async def update_authority(
             ca = await store.visible_row(tx, actor, "ccm:ca:update", authority_id, lock=True)
             if revision is not None and revision != ca.revision:
                 raise Stale("stale", "Somebody changed this CA meanwhile.", fix="Load it again and repeat the change.")
-            _refuse(CaOperation.UPDATE, ca, services.clock.now())
+            refuse(CaOperation.UPDATE, ca, services.clock.now())
             changes = {key: value for key, value in asked.items() if value is not None and value != getattr(ca, key)}
             rules.judge_lists(
                 crl_days=changes.get("crl_days", ca.crl_days), crl_shards=changes.get("crl_shards", ca.crl_shards)
@@ -375,7 +445,7 @@ async def update_authority(
                     await lists.widen(tx, services, authority_id, changes.get("crl_shards", ca.crl_shards))
             return await _seen(tx, services, authority_id)
     except IntegrityError:
-        raise _name_taken(name or "") from None
+        raise name_taken(name or "") from None
 
 
 async def _change(
@@ -422,7 +492,13 @@ async def _move(
     async with services.db.begin() as tx:
         ca = await store.visible_row(tx, actor, action, authority_id, lock=True)
         below = await store.children(tx, authority_id, now) if operation is CaOperation.DELETE else 0
-        _refuse(operation, ca, now, below)
+        refuse(operation, ca, now, below)
+        if operation is CaOperation.DELETE:
+            rules.judge_order(values["delete_at"], await store.children_wait_until(tx, authority_id, now))
+        elif operation is CaOperation.RESTORE and ca.parent_id is not None:
+            rules.judge_restore(ca.name, store.ca_facts(await store.any_row(tx, ca.parent_id)))
+        elif operation is CaOperation.ENABLE:
+            rules.judge_above(ca.name, [store.ca_facts(upper) for upper in await store.rows_above(tx, ca)])
         before = {"state": store.ca_state(ca, now).value}
         await _change(tx, services, actor, ca, action, before, {"operation": operation.value} | _told(values), values)
         await services.jobs.start(tx, CA_STEP, authority_id)
@@ -436,18 +512,35 @@ def _told(values: dict[str, Any]) -> dict[str, Any]:
 async def revoke_authority(
     services: Services, actor: Actor, authority_id: str, reason: str = "unspecified"
 ) -> Authority:
-    """Ends a CA before its time: its parent's list says so at once, and nothing is issued from it any more. One whose
-    parent is outside is only marked; the parent must revoke it there. Needs `ccm:ca:disable`."""
+    """Ends a CA before its time: its parent's list says so at once, and nothing is issued from it any more, nor from
+    those below it: they are disabled, because no client would believe them. One whose parent is outside is only marked;
+    the parent must revoke it there. Needs `ccm:ca:disable`."""
     rules.judge_reason(reason)
     now = services.clock.now()
     async with services.db.begin() as tx:
+        await store.visible_row(tx, actor, "ccm:ca:disable", authority_id)
+        below = await store.hold_below(tx, authority_id)
         ca = await store.visible_row(tx, actor, "ccm:ca:disable", authority_id, lock=True)
-        _refuse(CaOperation.REVOKE, ca, now)
+        refuse(CaOperation.REVOKE, ca, now)
         if ca.parent_id is not None:
             await lists.mark_revoked(tx, services, ca.parent_id, ca.serial, reason)
         values = {"revoked_at": now, "next_step_at": None}
         before = {"state": store.ca_state(ca, now).value}
         after = {"state": CaState.REVOKED.value, "reason": reason}
         await _change(tx, services, actor, ca, "ccm:ca:disable", before, after, values)
+        await _disable_below(tx, services, actor, ca, below)
         await services.jobs.start(tx, CA_STEP, authority_id)
         return await _seen(tx, services, authority_id)
+
+
+async def _disable_below(tx: Tx, services: Services, actor: Actor, ca: Any, below: Sequence[str]) -> None:
+    now = services.clock.now()
+    a = authorities.c
+    rows = await tx.execute(sa.select(authorities).where(a.id.in_(below)).order_by(a.id))
+    for row in rows.all():
+        state = store.ca_state(row, now)
+        if state is CaState.ACTIVE:
+            await _change(
+                tx, services, actor, row, "ccm:ca:disable", {"state": state.value},
+                {"operation": CaOperation.DISABLE.value}, {"disabled_at": now}, f"{ca.name} above it was revoked",
+            )  # fmt: skip

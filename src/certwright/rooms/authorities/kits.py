@@ -6,6 +6,7 @@ import asyncio
 import os
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
 from certwright.kernel.actor import Actor
 from certwright.kernel.problems import Problem
@@ -14,7 +15,7 @@ from certwright.platform.services import Services
 from certwright.rooms import access, keys
 from certwright.rooms.authorities import hierarchy, leaves, lists, store
 from certwright.rooms.authorities.tables import authorities, issued_certificates
-from certwright.rooms.authorities.words import CaRequest, LeafRequest
+from certwright.rooms.authorities.words import CaRequest, Leaf, LeafRequest
 from certwright.x509 import bundles
 from certwright.x509.certificates import facts_of
 from certwright.x509.issue import Subject
@@ -37,10 +38,12 @@ async def client_kit(
     """
     access.require_somewhere(actor, "ccm:cert:export")
     if authority_id is None:
-        authority_id = await _hierarchy(services, actor, ca_name, project_id)
-    (made,) = await leaves.issue_leaves(services, actor, authority_id, [request], project_id=project_id)
-    if isinstance(made, Problem):
-        raise made
+        authority_id, made = await _with_hierarchy(services, actor, ca_name, project_id, request)
+    else:
+        (answer,) = await leaves.issue_leaves(services, actor, authority_id, [request], project_id=project_id)
+        if isinstance(answer, Problem):
+            raise answer
+        made = answer
     i = issued_certificates.c
     async with services.db.begin() as tx:
         key_id = await tx.scalar(sa.select(i.key_id).where(i.id == made.id))
@@ -57,21 +60,34 @@ async def client_kit(
     return f"{bundles.safe_file_name(name)}-mutual-tls.zip", content
 
 
-async def _hierarchy(services: Services, actor: Actor, name: str, project_id: str | None) -> str:
-    """A root and, below it, a CA for clients only; both with their first lists."""
+async def _with_hierarchy(
+    services: Services, actor: Actor, name: str, project_id: str | None, request: LeafRequest
+) -> tuple[str, Leaf]:
+    """A root and, below it, a CA for clients only, with its first client: all of them or, where the client can't have
+    its certificate, none."""
+    access.require_somewhere(actor, "ccm:ca:create")
     said = name.strip()
-    root = await hierarchy.create_authority(
-        services, actor, CaRequest(f"{said} root", Subject(common_name=f"{said} root"[:64]), path_len=1),
-        project_id=project_id,
-    )  # fmt: skip
-    low = await hierarchy.create_authority(
-        services, actor,
-        CaRequest(
-            said, Subject(common_name=said[:64]), parent_id=root.id, path_len=0, purposes=("client_auth",)
-        ),
-        project_id=project_id,
-    )  # fmt: skip
-    return low.id
+    call = await leaves.prepared(actor, [request])
+    try:
+        async with services.db.begin() as tx:
+            project = await access.project_for(tx, actor, "ccm:ca:create", project_id)
+            root = await hierarchy.create_in(
+                tx, services, actor, project,
+                CaRequest(f"{said} root", Subject(common_name=f"{said} root"[:64]), path_len=1),
+            )  # fmt: skip
+            low = await hierarchy.create_in(
+                tx, services, actor, project,
+                CaRequest(
+                    said, Subject(common_name=said[:64]), parent_id=root.id, path_len=0, purposes=("client_auth",)
+                ),
+            )  # fmt: skip
+            (answer,) = await leaves.issue_in(tx, services, [call], low.id, project)
+            (made,) = [answer] if isinstance(answer, Problem) else answer
+            if isinstance(made, Problem):
+                raise made
+    except IntegrityError:
+        raise hierarchy.name_taken(said) from None
+    return low.id, made
 
 
 async def _above(tx: Tx, services: Services, authority_id: str) -> tuple[list[bytes], list[tuple[bytes, str]], int]:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from certwright.kernel.actor import Actor
 from certwright.kernel.ids import new_id
-from certwright.kernel.names import looks_like_ip, parse_dns_name, parse_ip
+from certwright.kernel.names import is_host_uri, is_mailbox, looks_like_ip, parse_dns_name, parse_ip
 from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused, not_found
 from certwright.platform.batching import Coalescer
 from certwright.platform.db import Tx
@@ -53,8 +53,24 @@ async def issue_leaves(
     if not 1 <= len(requests) <= MOST_AT_ONCE:
         raise Invalid("batch_size", f"A batch holds 1 to {MOST_AT_ONCE} requests.", field="requests",
                       fix="Split it.")  # fmt: skip
-    call = _Call(actor, [await _prepare(request) for request in requests])
+    call = await prepared(actor, requests)
     return await services.port(LeafIssuance).issue(call, authority_id, project_id)
+
+
+async def prepared(actor: Actor, requests: Sequence[LeafRequest]) -> _Call:
+    """What can be said of them without a CA; with keys made for those that bring none."""
+    return _Call(actor, [await _prepare(request) for request in requests])
+
+
+async def issue_in(
+    tx: Tx, services: Services, calls: Sequence[_Call], authority_id: str, project_id: str
+) -> list[list[Leaf | Problem] | Problem]:
+    """Calls of one caller, issued and recorded in the caller's transaction. Raises what `issue_leaves` does."""
+    ca = await store.visible_row(tx, calls[0].actor, "ccm:cert:issue", authority_id)
+    batch = _gather(services, calls, ca, project_id)
+    rows = await actions.sign_many(tx, services, ca, batch.asked)
+    await _record(tx, services, batch, rows)
+    return batch.answers(rows)
 
 
 _Key = tuple[str, str, str, str | None]
@@ -66,7 +82,7 @@ class LeafIssuance:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._queue: Coalescer[_Key, _Call, list[Leaf | Problem]] = Coalescer(self._write, writers=2)
+        self._queue: Coalescer[_Key, _Call, list[Leaf | Problem]] = Coalescer(self._write)
 
     async def issue(self, call: _Call, authority_id: str, project_id: str | None) -> list[Leaf | Problem]:
         key = (call.actor.account_id, call.actor.id, authority_id, project_id)
@@ -87,16 +103,12 @@ class LeafIssuance:
                 rows = None if ca.policed else await actions.sign_many(tx, services, ca, batch.asked)
             if rows is not None:
                 made = [row for row in rows if not isinstance(row, Problem)]
-                if made:
-                    await store.record_at_once(services, made, batch.events(rows))
-                return batch.answers(rows)
+                # Where the CA was changed meanwhile, what was signed goes nowhere, and all is asked again.
+                if not made or await store.record_at_once(services, ca.version, made, batch.events(rows)):
+                    return batch.answers(rows)
         async with services.db.begin() as tx:
             project = await access.project_for(tx, first, "ccm:cert:issue", project_id)
-            ca = await store.visible_row(tx, first, "ccm:cert:issue", authority_id)
-            batch = _gather(services, calls, ca, project)
-            rows = await actions.sign_many(tx, services, ca, batch.asked)
-            await _record(tx, services, batch, rows)
-        return batch.answers(rows)
+            return await issue_in(tx, services, calls, authority_id, project)
 
 
 def _is_plain(one: _Prepared | Problem) -> bool:
@@ -214,11 +226,19 @@ def judge_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _name(text: str) -> str:
-    if "://" in text or "@" in text:
-        if not text.isascii() or not text.isprintable() or " " in text or len(text) > 320:
-            raise Invalid("name_invalid", f"{text[:80]!r} isn't an e-mail address or a URI in ASCII.",
-                          fix="Write it without spaces; international parts as A-labels.")  # fmt: skip
+    if "://" in text:
+        if not is_host_uri(text):
+            raise Invalid("name_invalid", f"{text[:80]!r} isn't a URI with a scheme and a host, in ASCII.",
+                          fix="Write it without a user and spaces, international parts as A-labels: "
+                          "https://www.example.com/.")  # fmt: skip
         return text
+    if "@" in text:
+        box, _, host = text.rpartition("@")
+        if not is_mailbox(text):
+            raise Invalid("name_invalid", f"{text[:80]!r} isn't an e-mail address in ASCII.",
+                          fix="Write it without quotes and spaces, an international host as A-labels: "
+                          "ann@example.com.")  # fmt: skip
+        return f"{box}@{host.lower()}"
     return str(parse_ip(text)) if looks_like_ip(text) else parse_dns_name(text).ascii
 
 
@@ -236,13 +256,13 @@ def _answer(result: Problem | Mapping[str, Any]) -> Leaf | Problem:
     if isinstance(result, Problem):
         return result
     none: dict[str, Any] = {"revoked_at": None, "revocation_reason": None, "key_id": None}
-    return _leaf(SimpleNamespace(**none | dict(result)))
+    return shown(SimpleNamespace(**none | dict(result)))
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
 
 
-def _leaf(row: Any) -> Leaf:
+def shown(row: Any) -> Leaf:
     # Of a thousand at once only this is read again, not every fact.
     subject = load(row.der).subject.rfc4514_string()
     return Leaf(
@@ -274,19 +294,24 @@ async def list_leaves(
         )
         if search:
             wanted = search.strip().lower()
-            query = query.where(sa.or_(i.serial.startswith(wanted, autoescape=True), i.names.contains([wanted])))
+            # Hosts are kept in small letters, mailboxes and URIs as they were said.
+            meant = sa.or_(i.names.contains([wanted]), i.names.contains([search.strip()]))
+            # Others write serials in whole octets, some with colons between; here they have no zero in front.
+            if serial := wanted.replace(":", "").lstrip("0"):
+                meant = sa.or_(meant, i.serial.startswith(serial, autoescape=True))
+            query = query.where(meant)
         if revoked is not None:
             query = query.where(i.revoked_at.is_not(None) if revoked else i.revoked_at.is_(None))
         if after is not None:
             query = query.where(i.id < after)
         rows = (await tx.execute(query.order_by(i.id.desc()).limit(limit))).all()
-    return [_leaf(row) for row in rows]
+    return [shown(row) for row in rows]
 
 
 async def get_leaf(services: Services, actor: Actor, authority_id: str, leaf_id: str) -> Leaf:
     async with services.db.begin() as tx:
         _, row = await _visible(tx, actor, "ccm:cert:get", authority_id, leaf_id)
-    return _leaf(row)
+    return shown(row)
 
 
 async def _visible(
@@ -359,7 +384,7 @@ async def revoke_leaf(
                 after={"certificate": leaf_id, "serial": row.serial, "reason": reason},
             )  # fmt: skip
         _, row = await _visible(tx, actor, "ccm:cert:revoke", authority_id, leaf_id)
-    return _leaf(row)
+    return shown(row)
 
 
 def _by_itself(row: Any) -> bool:

@@ -23,10 +23,11 @@ from certwright.kernel.problems import Invalid, InvalidFields, Problem
 
 _MOST_CHARACTERS: Final = 320
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,39}|\*")
-# What mail programs and browsers read alike. Anything else (quotes, a user before the host, backslashes) is no name a
-# rule could be sure of.
-_PLAIN_MAILBOX: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
-_PLAIN_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9.-]+(?::[0-9]+)?(?:[/?#][!-\[\]-~]*)?")
+# What mail programs and browsers read alike. Anything else (quotes, a user before the host, backslashes, a dot behind
+# the host) is no name a rule could be sure of.
+_HOST: Final = r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"
+_PLAIN_MAILBOX: Final = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_HOST}")
+_PLAIN_URI: Final = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*://{_HOST}(?::[0-9]+)?(?:[/?#][!-\[\]-~]*)?")
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

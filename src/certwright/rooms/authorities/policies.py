@@ -134,6 +134,21 @@ async def _count_good(tx: Tx, authority_id: str, project_id: str, now: datetime,
     return int(await tx.scalar(sa.select(sa.func.count()).select_from(good.limit(most).subquery())) or 0)
 
 
+async def require_unlimited(tx: Tx, ca: Any, project_id: str) -> None:
+    """A CA whose key is elsewhere certifies what it likes; so it is certified only where nothing limits that. Raises
+    Refused `ca_certificate_policed`."""
+    for policy in await _binding(tx, ca.account_id, ca.id, [project_id]):
+        limits = policy.limits
+        if limits.allowed or limits.refused or limits.profiles or not limits.wildcards:
+            raise Refused(
+                "ca_certificate_policed",
+                f"The policy {policy.name!r} limits what the project may have from {ca.name!r}; a CA whose key is "
+                "elsewhere would be bound by nothing.",
+                fix="Ask in another project, or make the CA here, where policies bind what it issues.",
+                extra={"policy": policy.name, "policy_id": policy.id},
+            )  # fmt: skip
+
+
 async def _renewals_of_our_own(tx: Tx, account_id: str, requests: Sequence[IssueRequest]) -> frozenset[str]:
     """References of requests that renew one of the product's own certificates, for no further name."""
     renewing = {request.replaces: request for request in requests if request.replaces is not None}

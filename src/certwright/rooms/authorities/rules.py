@@ -145,6 +145,35 @@ def judge_wait(days: int) -> timedelta:
     return timedelta(days=days)
 
 
+def judge_order(until: datetime, children_until: datetime | None) -> None:
+    """A CA that waits to be deleted can be restored to the last; so the one above it isn't gone before that."""
+    if children_until is not None and until < children_until:
+        raise Refused(
+            "ca_child_waits_longer",
+            f"A CA below this one can be restored until {children_until:%Y-%m-%d %H:%M} UTC; this one would be gone.",
+            field="days", fix=f"Have it wait longer; {LONGEST_WAIT} days are enough.",
+        )  # fmt: skip
+
+
+def judge_restore(name: str, parent: CaFacts) -> None:
+    """`parent` as it is; erased or not, it is deleted as long as it has a time for that."""
+    if parent.delete_at is not None:
+        raise Refused(
+            "ca_parent_deleted", f"The CA above {name!r}, {parent.name!r}, is deleted or waits for it.",
+            fix="Restore that one first; when it is gone, make another CA.",
+        )  # fmt: skip
+
+
+def judge_above(name: str, above: Sequence[CaFacts]) -> None:
+    """Below a CA that is revoked nothing is issued that anybody would believe."""
+    revoked = next((ca for ca in above if ca.revoked), None)
+    if revoked is not None:
+        raise Refused(
+            "ca_above_revoked", f"The CA {revoked.name!r} above {name!r} is revoked: no client would believe it.",
+            fix="Make a CA below one that is good, and have it take over.",
+        )  # fmt: skip
+
+
 def judge_lists(*, crl_days: int, crl_shards: int) -> None:
     if not 1 <= crl_days <= 30:
         raise Invalid("crl_days_out_of_range", "A revocation list is good for 1 to 30 days.", field="crl_days",
@@ -173,17 +202,18 @@ def judge_request(request: CaRequest, parent: IssuerFacts | None) -> tuple[Profi
         raise Invalid("path_len_out_of_range", "A CA has 0 to 10 levels of CAs below it, or any number.",
                       field="path_len", fix="Choose 0 for a CA that issues to servers and clients only.")  # fmt: skip
     root = parent is None and not request.outside
-    if parent is not None and parent.path_len is not None:
-        if parent.path_len == 0:
+    levels = None if parent is None else parent.levels
+    if levels is not None:
+        if levels < 1:
             raise Refused("path_len_exhausted", "The parent may issue to servers and clients only, not to CAs.",
                           fix="Choose a parent whose path length is 1 or more.")  # fmt: skip
-        path_len = parent.path_len - 1 if path_len is None else path_len
-        if path_len >= parent.path_len:
+        path_len = levels - 1 if path_len is None else path_len
+        if path_len >= levels:
             raise Invalid(
-                "path_len_out_of_range", f"Below this parent the path length is at most {parent.path_len - 1}.",
+                "path_len_out_of_range", f"Below this parent the path length is at most {levels - 1}.",
                 field="path_len", fix="Choose a smaller path length.",
             )  # fmt: skip
-    days = request.days or (_DEFAULT_ROOT_DAYS if root else 1826)
+    days = (_DEFAULT_ROOT_DAYS if root else 1826) if request.days is None else request.days
     if not 1 <= days <= MAX_CA_DAYS:
         raise Invalid("ca_days_out_of_range", f"A CA lives 1 to {MAX_CA_DAYS} days (25 years).", field="days",
                       fix="Twenty years suit a root, five an issuing CA.")  # fmt: skip

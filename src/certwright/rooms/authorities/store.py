@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,11 +15,11 @@ from certwright.kernel.problems import not_found
 from certwright.platform.db import Database, Said, Tx
 from certwright.platform.services import Services
 from certwright.rooms import access, audit
-from certwright.rooms.authorities import rules
+from certwright.rooms.authorities import rules, words
 from certwright.rooms.authorities.tables import authorities, ca_keys, ca_policies, crl_shards, crls, issued_certificates
 from certwright.rooms.authorities.words import Authority, CaOrigin, CaState, KeyStore
 from certwright.x509.certificates import facts_of
-from certwright.x509.issue import IssuerFacts, issuer_facts
+from certwright.x509.issue import IssuerFacts, issuer_facts, limits_of
 from certwright.x509.profiles import constraint_words, purpose_words
 
 
@@ -52,10 +53,30 @@ def ocsp_url(services: Services, authority_id: str) -> str:
 
 # Whether the account has policies at all: where it has none, issuing asks no further.
 _POLICED = sa.exists().where(ca_policies.c.account_id == authorities.c.account_id).label("policed")
-_ROW = sa.select(authorities, _POLICED).where(
+# Changes with every change of the row.
+_VERSION: sa.ColumnElement[str] = sa.cast(sa.column("xmin", _selectable=authorities), sa.Text)
+_ROW = sa.select(authorities, _POLICED, _VERSION.label("version")).where(
     authorities.c.id == sa.bindparam("authority"), authorities.c.erased_at.is_(None)
 )
 _ROW_HELD = _ROW.with_for_update(key_share=True)
+
+
+_ROW_AT_ONCE = Said(_ROW)
+
+
+async def row_at_once(db: Database, authority_id: str) -> Any:
+    """The same where it is asked many times a second, with no transaction; None for one that isn't there."""
+    return await _ROW_AT_ONCE.row(db, authority=authority_id)
+
+
+def unchanged() -> sa.ColumnElement[bool]:
+    """A condition with the parameters `i_authority_id` and `ca_version` (a row's `version`): nothing has become of the
+    CA since it was judged, and there are still no policies."""
+    a = authorities.c
+    policed = sa.exists().where(ca_policies.c.account_id == a.account_id)
+    return sa.exists().where(
+        a.id == sa.bindparam("i_authority_id", type_=a.id.type), sa.bindparam("ca_version") == _VERSION, ~policed
+    )
 
 
 async def row(tx: Tx, authority_id: str, *, lock: bool = False) -> Any:
@@ -119,6 +140,34 @@ async def children(tx: Tx, authority_id: str, now: datetime) -> int:
     return int(found or 0)
 
 
+async def hold_below(tx: Tx, authority_id: str) -> list[str]:
+    """Ids of all CAs below it, the lowest first, in which order whoever needs several locks them; they are held."""
+    a = authorities.c
+    first = sa.select(a.id, sa.literal(1).label("depth")).where(a.parent_id == authority_id)
+    below = first.cte("below", recursive=True)
+    below = below.union_all(sa.select(a.id, below.c.depth + 1).join(below, a.parent_id == below.c.id))
+    held: list[str] = []
+    while True:
+        found = (await tx.scalars(sa.select(below.c.id).order_by(below.c.depth.desc(), below.c.id))).all()
+        if not (new := [str(one) for one in found if one not in held]):
+            return held
+        # While one is waited for, another one may be made below it.
+        for one in new:
+            await hold(tx, one)
+        held += new
+
+
+async def children_wait_until(tx: Tx, authority_id: str, now: datetime) -> datetime | None:
+    """Until when CAs below it that wait to be deleted could be restored and used."""
+    a = authorities.c
+    query = sa.select(sa.func.max(a.delete_at)).where(
+        a.parent_id == authority_id, a.erased_at.is_(None), a.revoked_at.is_(None),
+        sa.or_(a.not_after.is_(None), a.not_after > now),
+    )  # fmt: skip
+    found: datetime | None = await tx.scalar(query)
+    return found
+
+
 def ca_facts(ca: Any, below: int = 0) -> rules.CaFacts:
     return rules.CaFacts(
         name=ca.name, root=ca.kind == "root", builtin=ca.builtin,
@@ -143,6 +192,44 @@ def issuer_of(ca: Any) -> IssuerFacts:
         if len(_issuers) >= _MOST_ISSUERS:
             _issuers.clear()
         found = _issuers[ca.sha256] = issuer_facts(ca.certificate_der)
+    return found
+
+
+def signs_leaves(ca: Any) -> bool:
+    """As `Authority` says it, of a row."""
+    return words.signs_leaves(ca.kind, None if ca.certificate_der is None else issuer_of(ca).path_len)
+
+
+_binding: dict[str, IssuerFacts] = {}
+
+
+async def binding_issuer(tx: Tx | None, services: Services, ca: Any) -> IssuerFacts:
+    """The same with the limits of every CA above it: for signing. Looked up once, for the reason that `chain` has."""
+    found = _binding.get(ca.sha256)
+    if found is None:
+        if tx is None:
+            async with services.db.read() as reading:
+                return await binding_issuer(reading, services, ca)
+        ders = await _look_up_above(tx, ca)
+        if len(_binding) >= _MOST_ISSUERS:
+            _binding.clear()
+        found = _binding[ca.sha256] = replace(issuer_of(ca), above=tuple(limits_of(der) for der in ders))
+    return found
+
+
+async def _look_up_above(tx: Tx, ca: Any) -> list[bytes]:
+    """Certificates of the CAs above this one, roots with them, as far as they are known."""
+    rows = await rows_above(tx, ca)
+    top = rows[-1] if rows else ca
+    return [*(row.certificate_der for row in rows), *top.outside_chain]
+
+
+async def rows_above(tx: Tx, ca: Any) -> list[Any]:
+    """CAs of ours above this one, its parent first."""
+    found: list[Any] = []
+    while ca.parent_id is not None:
+        ca = await any_row(tx, ca.parent_id)
+        found.append(ca)
     return found
 
 
@@ -199,20 +286,28 @@ def _record_at_once() -> Said:
     new = sa.func.unnest(*arrays).table_valued(*_EACH, name="certificates").render_derived()
     each = [sa.cast(new.c[name], ARRAY(sa.Text)) if name == "names" else new.c[name] for name in _EACH]
     shared = [sa.bindparam(f"i_{name}", type_=i[name].type) for name in _ALL]
-    added = sa.insert(issued_certificates).from_select([*_EACH, *_ALL], sa.select(*each, *shared))
-    return Said(audit.recorded_many().add_cte(added.returning(i.id).cte("issued")))
+    good = sa.select(sa.literal_column("1").label("one")).where(unchanged()).cte("good")
+    rows = sa.select(*each, *shared).select_from(new.join(good, sa.true()))
+    added = sa.insert(issued_certificates).from_select([*_EACH, *_ALL], rows)
+    return Said(sa.select(good.c.one).add_cte(added.returning(i.id).cte("issued"), *audit.recorded_many(good)))
 
 
 _RECORD_AT_ONCE = _record_at_once()
 
 
-async def record_at_once(services: Services, rows: Sequence[Mapping[str, Any]], events: Sequence[audit.Entry]) -> None:
+async def record_at_once(
+    services: Services, version: str, rows: Sequence[Mapping[str, Any]], events: Sequence[audit.Entry]
+) -> bool:
     """Certificates of one CA and project without keys held here, made at one time, and their lines in the audit log:
-    one statement, which is a transaction by itself. Raises IntegrityError, Unavailable."""
+    one statement, which is a transaction by itself. Says whether they are recorded: not where the CA isn't what it was
+    in that `version`, or there are policies by now. Raises IntegrityError, Unavailable."""
     values: dict[str, Any] = {f"i_{name}": [row[name] for row in rows] for name in _EACH}
     values["i_names"] = [_array(names) for names in values["i_names"]]
     values |= {f"i_{name}": rows[0][name] for name in _ALL}
-    await _RECORD_AT_ONCE.rows(services.db, **values, **audit.values_of_many(services, events))
+    done = await _RECORD_AT_ONCE.row(
+        services.db, ca_version=version, **values, **audit.values_of_many(services, events)
+    )
+    return done is not None
 
 
 def _array(texts: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from certwright.acme.jose import from_b64url
 from certwright.acme.renewal import certificate_id
 from certwright.kernel.actor import Actor
 from certwright.kernel.problems import Problem, Unavailable
-from certwright.platform.db import Said, Tx, is_one_of
+from certwright.platform.db import Tx, is_one_of
 from certwright.platform.services import Services
 from certwright.rooms import audit
 from certwright.rooms.authorities import actions, lists, profiles, store
@@ -71,14 +71,6 @@ def _entry(
 # --- issuing in one statement ----------------------------------------------------------------------------------------
 
 _i, _a = issued_certificates.c, authorities.c
-# Changes with every change of the row.
-_VERSION: sa.ColumnElement[str] = sa.cast(sa.column("xmin", _selectable=authorities), sa.Text)
-_POLICED = sa.exists().where(ca_policies.c.account_id == _a.account_id)
-_CA = Said(
-    sa.select(authorities, _POLICED.label("policed"), _VERSION.label("version")).where(
-        _a.id == sa.bindparam("authority"), _a.erased_at.is_(None)
-    )
-)
 _RECORDED = (
     "id", "authority_id", "account_id", "project_id", "reference", "profile", "serial", "names", "der", "not_before",
     "not_after", "issued_at", "shard", "internal",
@@ -89,7 +81,7 @@ _MOST_KNOWN = 1000
 
 @dataclass(frozen=True, slots=True)
 class SignedLeaf:
-    """A certificate that isn't recorded yet, so it mustn't leave: `values` are the parameters of `unchanged` and
+    """A certificate that isn't recorded yet, so it mustn't leave: `values` are the parameters of `store.unchanged` and
     `recorded`, parts of the statement that records it together with what its issuing means to the caller."""
 
     id: str
@@ -104,7 +96,7 @@ async def sign_at_once(services: Services, actor: Actor, authority_id: str, requ
         return None
     ca = _known_cas.get(authority_id)
     if ca is None:
-        ca = await _CA.row(services.db, authority=authority_id)
+        ca = await store.row_at_once(services.db, authority_id)
         if len(_known_cas) >= _MOST_KNOWN:
             _known_cas.clear()
         _known_cas[authority_id] = ca
@@ -127,13 +119,6 @@ async def sign_at_once(services: Services, actor: Actor, authority_id: str, requ
 def forget_known(authority_id: str) -> None:
     """After a certificate of `sign_at_once` wasn't recorded: the CA isn't what it was."""
     _known_cas.pop(authority_id, None)
-
-
-def unchanged() -> sa.ColumnElement[bool]:
-    """A condition: nothing has become of the CA since it was judged, and there are still no policies."""
-    return sa.exists().where(
-        _a.id == sa.bindparam("i_authority_id", type_=_a.id.type), sa.bindparam("ca_version") == _VERSION, ~_POLICED
-    )
 
 
 def recorded(done: sa.FromClause) -> tuple[sa.CTE, ...]:
@@ -211,9 +196,9 @@ async def revoke_issued(tx: Tx, services: Services, actor: Actor, leaf: IssuedLe
 # --- for whoever opens an ACME service --------------------------------------------------------------------------------
 
 
-async def kind_for_issuing(tx: Tx, actor: Actor, authority_id: str) -> str:
-    """`root` or `issuing`, of a CA the actor may issue from. Raises NotFound, Forbidden."""
-    return str((await store.visible_row(tx, actor, "ccm:cert:issue", authority_id)).kind)
+async def signs_for(tx: Tx, actor: Actor, authority_id: str) -> bool:
+    """Whether a CA the actor may issue from certifies servers and clients. Raises NotFound, Forbidden."""
+    return store.signs_leaves(await store.visible_row(tx, actor, "ccm:cert:issue", authority_id))
 
 
 async def unknown_profiles(tx: Tx, account_id: str, names: Sequence[str]) -> list[str]:

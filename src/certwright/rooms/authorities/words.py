@@ -112,6 +112,15 @@ class Authority:
     experimental: bool
     revision: int
 
+    @property
+    def signs_leaves(self) -> bool:
+        """Whether it certifies servers and clients: a root leaves that to the CAs below it, if it may have any."""
+        return signs_leaves(self.kind, self.path_len)
+
+
+def signs_leaves(kind: str, path_len: int | None) -> bool:
+    return kind != "root" or path_len == 0
+
 
 @dataclass(frozen=True, slots=True)
 class CaRequest:

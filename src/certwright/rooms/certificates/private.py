@@ -120,7 +120,12 @@ async def _write(services: Services, key: _Key, requests: Sequence[_Request]) ->
     first = requests[0].actor
     async with services.db.begin() as tx:
         project = await access.project_for(tx, first, "ccm:cert:issue", project_id)
-        ca_id = authority_id or await authorities.builtin_issuing_id(tx, first.account_id)
+        if authority_id is None:
+            ca_id = await authorities.builtin_issuing_id(tx, first.account_id)
+        else:
+            # Whoever may issue in one project may use another one's CA only where its project allows it, too.
+            await authorities.signs_for(tx, first, authority_id)
+            ca_id = authority_id
         for request in requests:
             access.require(request.actor, "ccm:cert:issue", project_id=project, resource=f"authority:{ca_id}")
         taken = await _names_taken(tx, first.account_id, [r.name for r in requests if r.name is not None])
