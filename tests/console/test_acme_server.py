@@ -83,7 +83,8 @@ def test_a_key_is_shown_once_with_commands_and_its_client_is_seen(
     assert made.headers["cache-control"] == "no-store"
     kid, secret = (html.unescape(re.search(f'<code id="{what}">([^<]+)', made.text)[1]) for what in ("kid", "hmac"))
     assert f"--eab-kid {kid} --eab-hmac-key" in made.text
-    assert secret not in me.get(f"{place}/keys").text
+    unused = me.get(f"{place}/keys").text
+    assert (secret in unused, "with_accounts" in unused) == (False, False)
     (service,) = world.run(acme_server.list_directories(world.services, world.actor))
     client = Client(world, service, net, app=api.app).bind(kid, secret)
     client.obtain("www.shop.example")
@@ -106,7 +107,9 @@ def test_a_key_is_shown_once_with_commands_and_its_client_is_seen(
     assert "Turn this client away?" in me.form(f"{place}/accounts/{account.id}/deactivate", {}).text
     assert me.form(f"{place}/accounts/{account.id}/deactivate", {"confirmed": "yes"}).status_code == 303
     assert "Turned away" in me.get(f"{place}/accounts").text
-    assert me.form(f"{place}/keys/{kid}/revoke", {"confirmed": "yes"}).status_code == 303
+    assert 'name="with_accounts"' in me.get(f"{place}/keys").text
+    assert 'name="with_accounts" value="yes"' in me.form(f"{place}/keys/{kid}/revoke", {"with_accounts": "yes"}).text
+    assert me.form(f"{place}/keys/{kid}/revoke", {"confirmed": "yes", "with_accounts": "yes"}).status_code == 303
     assert "Revoked" in me.get(f"{place}/keys").text
 
 

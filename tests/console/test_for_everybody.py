@@ -21,7 +21,8 @@ PAGES = (
     "/renewal", "/renewal/calendar", "/renewal/campaigns", "/renewal/campaigns/new", "/renewal/readiness",
     "/renewal/rules", "/access/simulator", "/access/projects", "/access/tokens", "/audit", "/settings", "/profile",
     "/ca", "/nothing", "/authorities/acme", "/authorities/acme/new", "/authorities/policies",
-    "/authorities/policies/new",
+    "/authorities/policies/new", "/authorities/kinds", "/authorities/kinds/new", "/authorities/kinds/client",
+    "/authorities/kit",
     "/certificates/upload", "/certificates/upload?purpose=client_ca", "/toolbox", "/toolbox/check", "/toolbox/csr",
     "/toolbox/convert", "/guide", "/guide/findings", "/guide/findings/weak_key",
 )  # fmt: skip

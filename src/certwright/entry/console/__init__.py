@@ -16,6 +16,8 @@ from certwright.entry.console import (
     pages_audit,
     pages_authorities,
     pages_billing,
+    pages_ca_batches,
+    pages_ca_kinds,
     pages_ca_policies,
     pages_cas,
     pages_certificate_list,
@@ -56,6 +58,8 @@ _ROOMS = (
     pages_dns,
     # Before the pages of one CA: /authorities/policies is none called policies.
     pages_ca_policies,
+    pages_ca_kinds,
+    pages_ca_batches,
     pages_acme_server,
     pages_list_storage,
     pages_authorities,

@@ -49,7 +49,7 @@ async def _form_view(call: Call, values: Mapping[str, str], service: AcmeDirecto
     return {
         "service": service,
         "values": values,
-        "cas": [(ca.id, ca.name) for ca in found if ca.kind != "root" and ca.state is CaState.ACTIVE],
+        "cas": [(ca.id, ca.name) for ca in found if ca.signs_leaves and ca.state is CaState.ACTIVE],
         "projects": await projects_of(call),
         "kinds": [kind.name for kind in kinds],
         "challenges": acme_server.CHALLENGES,

@@ -13,8 +13,9 @@ from certwright.entry.console.forms import Form
 from certwright.entry.console.web import FORM_PROBLEMS, PAGE, Call, Pages, page, paged, revision_of, see
 from certwright.kernel.problems import Invalid, Problem, Unavailable
 from certwright.platform.i18n import _
-from certwright.rooms import access, acme_server, authorities
+from certwright.rooms import access, acme_server, audit, authorities
 from certwright.rooms.authorities import CaState
+from certwright.x509.bundles import safe_file_name
 from certwright.x509.certificates import to_pem
 from certwright.x509.csr import to_pem as csr_to_pem
 from certwright.x509.issue import NameConstraints, Subject
@@ -53,7 +54,10 @@ async def root_page(call: Call) -> Response:
     found = await authorities.public_authorities(call.services)
     usable = (CaState.ACTIVE, CaState.DISABLED)
     roots = [ca for ca in found if ca.kind == "root" and ca.state in usable]
-    return page(call, "authorities/root.html", {"roots": roots})
+    roots.sort(key=lambda ca: not ca.builtin)
+    # What the instructions call it, where it is the only one or the one this server is reached with.
+    names = {ca.id: "certwright-root" if ca is roots[0] else safe_file_name(ca.name) for ca in roots}
+    return page(call, "authorities/root.html", {"roots": roots, "names": names})
 
 
 # --- making ----------------------------------------------------------------------------------------------------------
@@ -81,6 +85,20 @@ async def projects_of(call: Call) -> list[tuple[str, str]]:
     return [(p.id, p.name) for p in sorted(found, key=lambda p: not p.is_default)]
 
 
+async def kinds_of(call: Call) -> list[tuple[str, str]]:
+    """What certificates issued by hand may be, for a choice."""
+    kinds = [("client", _("Client")), ("server", _("Server"))]
+    if call.allowed("ccm:profile:list"):
+        found = await authorities.list_profiles(call.services, call.actor)
+        kinds += [(kind.name, kind.name) for kind in found if kind.id is not None]
+    return kinds
+
+
+def usual_kind(ca: authorities.Authority) -> str:
+    """What to offer first: clients, unless the CA may not certify any."""
+    return "client" if ca.purposes is None or "client_auth" in ca.purposes else "server"
+
+
 def _subject(form: Form) -> Subject:
     return Subject(**{name: form.optional(name) for name in _SUBJECT})
 
@@ -103,22 +121,21 @@ async def new_page(call: Call) -> Response:
 async def create(call: Call) -> Response:
     form = call.form
     place = form.text("place", "root")
+    above = place in ("below", "elsewhere")
     try:
-        if place == "below" and not form.text("parent_id"):
+        if above and not form.text("parent_id"):
             raise Invalid("ca_parent_missing", "No parent is chosen.", field="parent_id", fix="Choose the CA above.")
+        if place == "elsewhere":
+            return await _certify(call, form)
         made = await authorities.create_authority(
             call.services, call.actor,
             authorities.CaRequest(
                 name=form.text("name"), subject=_subject(form),
-                parent_id=form.optional("parent_id") if place == "below" else None, outside=place == "outside",
+                parent_id=form.optional("parent_id") if above else None, outside=place == "outside",
                 key_algorithm=form.text("key_algorithm", KeyAlgorithm.EC_P256.value),
                 key_store=form.text("key_store", "software"),
                 hash_name=form.optional("hash_name"), days=number_of(form, "days"),
-                path_len=number_of(form, "path_len"),
-                constraints=NameConstraints(
-                    permitted_dns=form.lines("permitted_dns"), permitted_ips=form.lines("permitted_ips"),
-                    excluded_dns=form.lines("excluded_dns"), excluded_ips=form.lines("excluded_ips"),
-                ),
+                path_len=number_of(form, "path_len"), constraints=_constraints(form),
                 purposes=form.lines("purposes"), ocsp_enabled=form.checked("ocsp_enabled"),
             ),
             project_id=form.optional("project_id"),
@@ -126,6 +143,26 @@ async def create(call: Call) -> Response:
     except (*FORM_PROBLEMS, Unavailable) as problem:  # an HSM that is away mustn't cost what was typed
         return page(call, "authorities/new.html", await _new_view(call, form.values()), problem, renamed=_RENAMED)
     return see(f"/authorities/{made.id}", said="created", call=call)
+
+
+def _constraints(form: Form) -> NameConstraints:
+    return NameConstraints(
+        permitted_dns=form.lines("permitted_dns"), permitted_ips=form.lines("permitted_ips"),
+        excluded_dns=form.lines("excluded_dns"), excluded_ips=form.lines("excluded_ips"),
+    )  # fmt: skip
+
+
+async def _certify(call: Call, form: Form) -> Response:
+    """For a CA whose key is elsewhere: led as whatever its parent issued."""
+    parent_id = form.text("parent_id")
+    request = authorities.CaRequest(
+        name="elsewhere", subject=_subject(form), days=number_of(form, "days"), path_len=number_of(form, "path_len"),
+        constraints=_constraints(form), purposes=form.lines("purposes"),
+    )  # fmt: skip
+    made = await authorities.certify_authority(
+        call.services, call.actor, parent_id, request, form.text("csr"), project_id=form.optional("project_id")
+    )
+    return see(f"/authorities/{parent_id}/issued/{made.id}", said="created", call=call)
 
 
 @pages.get("/authorities/import", action="ccm:ca:create")
@@ -168,12 +205,13 @@ async def _detail(call: Call, problem: Problem | None = None, values: Mapping[st
         one = by_id.get(one.parent_id or "")
     lines: Sequence[authorities.Leaf] = ()
     next_href = ""
+    q, chosen = call.query.text("q"), call.query.text("revoked")
     if call.allowed("ccm:cert:list"):
-        q, after = call.query.text("q"), call.query.optional("after")
         rows = await authorities.list_leaves(
-            call.services, call.actor, ca.id, search=q or None, after=after, limit=PAGE + 1
-        )
-        lines, next_href = paged(rows, f"/authorities/{ca.id}", q=q)
+            call.services, call.actor, ca.id, search=q or None, revoked={"yes": True, "no": False}.get(chosen),
+            after=call.query.optional("after"), limit=PAGE + 1,
+        )  # fmt: skip
+        lines, next_href = paged(rows, f"/authorities/{ca.id}", q=q, revoked=chosen)
     view = {
         "ca": ca,
         "above": above,
@@ -185,9 +223,41 @@ async def _detail(call: Call, problem: Problem | None = None, values: Mapping[st
         "csr_pem": csr_to_pem(ca.csr_der).decode() if ca.csr_der else "",
         "reasons": [(code, words.word(words.REASONS, code)) for code in words.REASONS],
         "waits": [(str(days), _("%(days)s days") % {"days": days}) for days in (7, 14, 30)],
-        "values": values or {"q": call.query.text("q")},
+        "record": await _record(call, ca.id),
+        "filtered": bool(q or chosen),
+        "values": {"q": q, "revoked": chosen} | dict(values or {}),
     }
     return page(call, "authorities/detail.html", view, problem, renamed=_RENAMED)
+
+
+async def _record(call: Call, authority_id: str) -> list[dict[str, Any]]:
+    """Who did what with this CA and its key, newest first, fingerprints in full."""
+    if not call.allowed("iam:audit:list"):
+        return []
+    wanted = audit.Filter(action="ccm:ca:*", object_id=authority_id)
+    found = await access.people.audit_events(call.services, call.actor, wanted, limit=PAGE)
+    return [
+        {"at": e.at, "who": e.actor_name, "what": _what_happened(e.action, e.after or {}), "after": e.after or {}}
+        for e in found
+    ]
+
+
+def _what_happened(action: str, after: Mapping[str, Any]) -> str:
+    """A code of words.AUTHORITY_EVENTS."""
+    if action == "ccm:ca:create":
+        return str(after.get("origin", "made"))
+    if after.get("state") == CaState.REVOKED.value:
+        return "revoke"
+    if "spki_sha256" in after:
+        return "install"
+    return str(after.get("operation", action.rpartition(":")[2]))
+
+
+@pages.get("/authorities/{id}/chain", action="ccm:ca:get")
+async def chain(call: Call) -> Response:
+    found = await authorities.authority_chain(call.services, call.actor, call.param("id"))
+    headers = {"content-disposition": f'attachment; filename="{call.param("id")}-chain.pem"'}
+    return Response("".join(to_pem(der) for der in found), media_type="application/x-pem-file", headers=headers)
 
 
 async def _acme_services(call: Call, authority_id: str) -> Sequence[acme_server.AcmeDirectory]:
@@ -283,14 +353,11 @@ async def issue_page(call: Call) -> Response:
 
 async def _issue_view(call: Call, values: Mapping[str, str]) -> dict[str, Any]:
     ca = await authorities.get_authority(call.services, call.actor, call.param("id"))
-    kinds = [("client", _("Client")), ("server", _("Server"))]
-    if call.allowed("ccm:profile:list"):
-        found = await authorities.list_profiles(call.services, call.actor)
-        kinds += [(kind.name, kind.name) for kind in found if kind.id is not None]
     return {
         "ca": ca,
-        "kinds": kinds,
-        "values": values,
+        "kinds": await kinds_of(call),
+        "projects": await projects_of(call),
+        "values": {"profile": usual_kind(ca), "project_id": ca.project_id} | dict(values),
         "key_algorithms": [(code.value, words.plain(words.KEY_ALGORITHMS, code)) for code in KeyAlgorithm],
     }
 
@@ -304,7 +371,9 @@ async def issue(call: Call) -> Response:
             key_algorithm=form.text("key_algorithm", KeyAlgorithm.EC_P256.value), csr=form.optional("csr"),
             days=number_of(form, "days"),
         )  # fmt: skip
-        (made,) = await authorities.issue_leaves(call.services, call.actor, ca_id, [request])
+        (made,) = await authorities.issue_leaves(
+            call.services, call.actor, ca_id, [request], project_id=form.optional("project_id")
+        )
         if isinstance(made, Problem):
             raise made
     except FORM_PROBLEMS as problem:
@@ -333,7 +402,7 @@ async def _leaf(call: Call, problem: Problem | None = None) -> Response:
             ("iis", _("PFX (browsers, Windows, IIS)")), ("pem", "PEM"), ("nginx", "nginx"), ("apache", "Apache"),
             ("haproxy", "HAProxy"), ("tomcat", "Tomcat"), ("kubernetes", "Kubernetes"),
         ],
-        "values": {},
+        "values": {"server": "iis" if leaf.has_key else "pem"},
     }  # fmt: skip
     return page(call, "authorities/issued.html", view, problem)
 

@@ -23,7 +23,7 @@ async def _cas(call: Call) -> list[tuple[str, str]]:
     if not call.allowed("ccm:ca:list"):
         return []
     found = await authorities.list_authorities(call.services, call.actor)
-    return [(ca.id, ca.name) for ca in found if ca.kind != "root"]
+    return [(ca.id, ca.name) for ca in found if ca.signs_leaves]
 
 
 async def _kinds(call: Call) -> list[str]:

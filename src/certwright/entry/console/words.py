@@ -91,6 +91,19 @@ ACME_AUTHORIZATION_STATES: Mapping[str, tuple[str, str]] = {
     "deactivated": (N_("Given up"), "idle"),
     "expired": (N_("Expired"), "idle"),
 }
+# What was done with a CA and its key, by what its audit events tell.
+AUTHORITY_EVENTS: Mapping[str, str] = {
+    "made": N_("Made, with a new key"),
+    "outside": N_("Key and request made"),
+    "imported": N_("Brought along"),
+    "install": N_("Certificate of the parent installed"),
+    "update": N_("Changed"),
+    "disable": N_("Disabled"),
+    "enable": N_("Enabled"),
+    "revoke": N_("Revoked"),
+    "delete": N_("Deleted, waiting for its key to be erased"),
+    "restore": N_("Restored"),
+}
 AUTHORITY_STATES: Mapping[str, tuple[str, str]] = {
     "pending": (N_("Pending"), "busy"),
     "active": (N_("Active"), "ok"),
@@ -465,6 +478,11 @@ QUESTIONS: Mapping[str, Question] = {
         N_("Publish the lists here only?"),
         N_("Nothing more is put into the storage. What is there stays, and certificates that name it go on naming it."),
         N_("Publish here only"),
+    ),
+    "delete_kind": Question(
+        N_("Delete this kind?"),
+        N_("Nothing more can be issued as it, by ACME services that offer it neither. What was issued stays."),
+        N_("Delete the kind"),
     ),
     "delete_ca_policy": Question(
         N_("Delete this policy?"),
