@@ -202,8 +202,8 @@ def test_one_that_does_not_end_is_killed_after_a_while() -> None:
 @pytest.mark.parametrize("ignored", [True, False], ids=["is nothing to one started with nohup", "ends any other"])
 def test_a_terminal_that_is_closed(ignored: bool) -> None:
     process = play(f"""
-        if {ignored}:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # However this test was started.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if {ignored} else signal.SIG_DFL)
 
         async def wait():
             stopping, handled = stop_event(None, quiet=True), asyncio.Event()
@@ -261,10 +261,14 @@ def product(home: Path) -> Iterator[Product]:
         patch.setenv("PYTHONPATH", str(home / "site"), prepend=os.pathsep)
         patch.setenv("WITNESS", str(home / "witness"))
         running = Product(home / "data", home / "log", {}, options=["--processes", "3"])
+    # A process started with nohup, as this one may have been, hands that on.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         running.start()
+        signal.signal(signal.SIGHUP, before)
         yield running
     finally:
+        signal.signal(signal.SIGHUP, before)
         running.stop()
 
 
