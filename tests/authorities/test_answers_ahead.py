@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +18,8 @@ from certwright.rooms.authorities.signer import Signer
 from certwright.rooms.authorities.status import StatusAnswers
 from certwright.rooms.authorities.tables import ca_keys, issued_certificates, ocsp_answers, ocsp_responders
 from certwright.x509 import ocsp
+from certwright.x509.csr import make_csr, to_pem
+from certwright.x509.keys import KeyAlgorithm, generate
 from certwright.x509.ocsp import Question, Status
 from tests.authorities.test_hierarchy import BELOW, do, leaf, make
 from tests.authorities.test_leaves_and_status import asked_by_sha1, state_of
@@ -228,3 +233,42 @@ def test_no_key_of_a_responder_outlives_its_certificate(world: World, how: str) 
     world.drain()
     # The root's key and that of the CA below.
     assert world.run(keys()) == (2, 0)
+
+
+@pytest.mark.parametrize(("what", "most"), [("answers ahead", 1), ("a batch", 4)])
+def test_whoever_else_has_requests_has_a_turn_between_signatures(
+    world: World, low: authorities.Authority, monkeypatch: pytest.MonkeyPatch, what: str, most: int
+) -> None:
+    csr = to_pem(make_csr(generate(KeyAlgorithm.EC_P256), ["a.example.com"])).decode()
+    batch = [authorities.LeafRequest("server", ("a.example.com",), csr=csr)] * 30
+    turns, seen = 0, list[int]()
+    signer = world.services.port(Signer)
+    sign = signer.sign
+
+    async def counted(*args: Any) -> bytes:
+        seen.append(turns)
+        return await sign(*args)
+
+    async def meanwhile() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def both(work: Coroutine[Any, Any, object]) -> None:
+        others = asyncio.create_task(meanwhile())
+        try:
+            await work
+        finally:
+            others.cancel()
+
+    issue = authorities.issue_leaves(world.services, world.actor, low.id, batch)
+    if what == "a batch":
+        monkeypatch.setattr(signer, "sign", counted)
+        world.run(both(issue))
+    else:
+        world.run(issue)
+        monkeypatch.setattr(signer, "sign", counted)
+        world.run(both(status.sign_ahead(world.services, low.id)))
+    assert len(seen) >= len(batch)
+    assert max(Counter(seen).values()) <= most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
@@ -33,6 +34,8 @@ from certwright.x509.issue import (
 from certwright.x509.keys import PublicKey
 
 _DEFAULT_SECONDS = 90 * DAY
+# So many certificates are signed one after the other: two milliseconds' work.
+_IN_A_ROW = 4
 
 # --- issuing --------------------------------------------------------------------------------------------------------
 
@@ -100,7 +103,9 @@ async def sign_many(
     known = await profiles.leaf_profiles(tx, ca.account_id, {request.profile for request in requests})
     gate = await policies.gate(tx, ca, requests, now)
     rows: list[dict[str, Any] | Problem] = []
-    for request in requests:
+    for number, request in enumerate(requests):
+        if number % _IN_A_ROW == _IN_A_ROW - 1:
+            await asyncio.sleep(0)  # others have requests here
         refused = gate.refusal(request)
         if refused is not None:
             rows.append(refused)
