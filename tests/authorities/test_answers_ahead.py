@@ -81,10 +81,12 @@ def test_what_was_issued_is_answered_for_without_the_key(
         assert world.run(authorities.answer(world.services, low.id, usual(low, one.serial))).der == row.der
 
 
+@pytest.mark.parametrize(("together", "written"), [(2, 1000), (4, 3), (1000, 2)])
 def test_thousands_are_signed_in_parts_by_one_step(
-    world: World, low: authorities.Authority, monkeypatch: pytest.MonkeyPatch
+    world: World, low: authorities.Authority, monkeypatch: pytest.MonkeyPatch, together: int, written: int
 ) -> None:
-    monkeypatch.setattr(status, "TOGETHER", 2)
+    monkeypatch.setattr(status, "TOGETHER", together)
+    monkeypatch.setattr(status, "_WRITTEN_TOGETHER", written)
     made = {leaf(world, low.id, f"h{n}.example.com").serial for n in range(5)}
     ahead(world)
     assert made <= signed(world).keys()
