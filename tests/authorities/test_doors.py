@@ -361,7 +361,7 @@ def test_who_may_issue_in_one_project_may_not_use_another_ones_ca(world: World) 
         ),
     ):
         with pytest.raises(NotFound):
-            world.run(work())  # type: ignore[arg-type]
+            world.run(work())  # type: ignore[arg-type]  # any awaitable will do
     both = [*limited.grants, *world.actor_with("ccm:ca:get").grants]
     seen = replace(limited, grants=tuple(both))
     assert refused(

@@ -108,7 +108,7 @@ def made() -> Iterator[dict[str, OneToken]]:
 def token(
     request: pytest.FixtureRequest, made: dict[str, OneToken], tmp_path_factory: pytest.TempPathFactory
 ) -> OneToken:
-    pytest.importorskip("pkcs11")
+    pytest.importorskip("pkcs11", reason="python-pkcs11 isn't installed: certwright[hsm]")
     name = request.param
     if name not in made:
         made[name] = IMPLEMENTATIONS[name](tmp_path_factory.mktemp(name) / "token")
@@ -393,7 +393,7 @@ class Odd(Process):
 
 @pytest.fixture(scope="module")
 def odd_softhsm(tmp_path_factory: pytest.TempPathFactory) -> OneToken:
-    pytest.importorskip("pkcs11")
+    pytest.importorskip("pkcs11", reason="python-pkcs11 isn't installed: certwright[hsm]")
     folder = tmp_path_factory.mktemp("odd")
     made = tokens.in_softhsm(folder / "token")
     made.environment["ODD_MODULE"] = str(made.module)

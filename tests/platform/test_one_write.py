@@ -265,10 +265,10 @@ def test_whoever(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said
 
 def test_whoever_speaks_slowly_is_heard_and_answered_slowly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body in parts, each in time, that take longer together; and an answer that does."""
-    monkeypatch.setattr(one_write, "_PATIENCE", 0.5)
+    monkeypatch.setattr(one_write, "_PATIENCE", 1.0)
 
     async def late(send: Send) -> None:
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.2)
         await plain(send)
 
     async def go() -> None:
@@ -277,7 +277,7 @@ def test_whoever_speaks_slowly_is_heard_and_answered_slowly(tmp_path: Path, monk
             writer.write(HEAD + b"\r\n")
             for part in range(8):
                 writer.write(b"%d" % part)
-                await asyncio.sleep(0.07)
+                await asyncio.sleep(0.14)
             assert (await reader.readuntil(b"body")).startswith(b"HTTP/1.1 200")
             writer.close()
 

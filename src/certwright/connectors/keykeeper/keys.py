@@ -83,6 +83,7 @@ def make(
             raise
         # Some tokens want to be told what a key shall not do, and others don't want to hear of it.
         public, private = _generate(session, handle, name, algorithm, bare=False)
+    usable = False
     try:
         if private[Attribute.EXTRACTABLE] or not private[Attribute.SENSITIVE]:
             raise Refused(
@@ -92,11 +93,12 @@ def make(
         _take_rights(private)
         half = _public(public, algorithm)
         _try_once(session, mechanisms, handle, half)
-    except Exception:
+        usable = True
+    finally:
         # Whatever is wrong with it, nobody shall rely on this key.
-        with suppress(PKCS11Error):
-            destroy(session, handle)
-        raise
+        if not usable:
+            with suppress(PKCS11Error):
+                destroy(session, handle)
     return half
 
 

@@ -205,7 +205,7 @@ _binding: dict[str, IssuerFacts] = {}
 
 async def binding_issuer(tx: Tx | None, services: Services, ca: Any) -> IssuerFacts:
     """The same with the limits of every CA above it: for signing. Looked up once, for the reason that `chain` has."""
-    found = _binding.get(ca.sha256)
+    found = _binding.get(ca.id)
     if found is None:
         if tx is None:
             async with services.db.read() as reading:
@@ -213,7 +213,7 @@ async def binding_issuer(tx: Tx | None, services: Services, ca: Any) -> IssuerFa
         ders = await _look_up_above(tx, ca)
         if len(_binding) >= _MOST_ISSUERS:
             _binding.clear()
-        found = _binding[ca.sha256] = replace(issuer_of(ca), above=tuple(limits_of(der) for der in ders))
+        found = _binding[ca.id] = replace(issuer_of(ca), above=tuple(limits_of(der) for der in ders))
     return found
 
 
