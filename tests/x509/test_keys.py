@@ -410,7 +410,16 @@ DAMAGED = {
 
 @pytest.mark.parametrize(
     "line",
-    ["AES-256-CBC,F3593E898EAC585FB87D", "AES-256-CBC", "AES-256-CBC,", "DES-EDE3-CBC,00", "RC5-CBC,0011223344556677"],
+    [
+        "AES-256-CBC,F3593E898EAC585FB87D",
+        "AES-256-CBC",
+        "AES-256-CBC,",
+        "DES-EDE3-CBC,00",
+        "RC5-CBC,0011223344556677",
+        f"AES-256-CBC,{'00' * 16}\nDEK-Info: AES-256-CBC,00",
+        f"AES-256-CBC,00\nDEK-Info: AES-256-CBC,{'00' * 16}",
+        f"AES-256-CBC,{'00' * 16}\nDek-info: AES-256-CBC,00",
+    ],
 )
 def test_an_encryption_header_that_does_not_fit_its_cipher_is_refused_with_a_sentence(line: str) -> None:
     text = f"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: {line}\n\n{'A' * 64}\n"

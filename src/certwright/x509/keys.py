@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -310,8 +311,7 @@ def read_private_key(text: bytes, passphrase: bytes | None = None) -> PrivateKey
             encrypted = True
         # Without RFC 1421 encryption the octets say which format they are, better than a label someone retyped.
         return _checked(_load(block.body, encrypted, passphrase, pem=False))
-    _refuse_odd_encryption_header(block)
-    return _checked(_load(block.text(), encrypted, passphrase, pem=True))
+    return _checked(_load(_with_sound_encryption(block).text(), encrypted, passphrase, pem=True))
 
 
 # RFC 1423 section 1.1 as OpenSSL writes it: the cipher, then as many octets of salt and vector as the cipher's block.
@@ -320,13 +320,19 @@ _DEK_INFO: Final = re.compile(
 )
 
 
-def _refuse_odd_encryption_header(block: _pem.Block) -> None:
-    """The library dies of a vector that doesn't fit its cipher, with an exception that no handler may catch."""
-    if not any(_DEK_INFO.fullmatch(line) for line in block.headers):
+def _with_sound_encryption(block: _pem.Block) -> _pem.Block:
+    """The block with the two headers RFC 1421 wants and no others.
+
+    The library dies of a vector that doesn't fit its cipher, with an exception that no handler may catch; of several
+    DEK-Info lines it takes another than we would.
+    """
+    named = [line for line in block.headers if line.upper().startswith("DEK-INFO")]
+    if len(named) != 1 or not _DEK_INFO.fullmatch(named[0]):
         raise _key_format(
             "The private key's encryption (its DEK-Info line) is damaged or not supported.",
             "Use a good copy, or encrypt it again: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.",
         )
+    return replace(block, headers=("Proc-Type: 4,ENCRYPTED", named[0]))
 
 
 def _no_key(found: tuple[_pem.Block, ...]) -> Invalid:

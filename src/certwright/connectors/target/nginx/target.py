@@ -79,6 +79,8 @@ from certwright.rooms.deployment.words import (
 
 _HANDSHAKES_AT_ONCE = 20
 _CLEAN_ROUNDS = 3
+# What is undone is what the workers before the reload served as well, so that seeing it says less: look for longer.
+_CLEAN_ROUNDS_OF_UNDO = 10
 _POLL = 0.05
 _BACKUPS_KEPT = 5
 _LARGEST_MAIN_FILE = 16 * 1024 * 1024
@@ -288,7 +290,7 @@ class NginxTarget:
             return tuple(said)
         old_leaves = {k.old_leaf for k in journal.files if k.old_leaf}
         accepted = {e: frozenset({e.before, *old_leaves}) for e in plan.expectations if e.before}
-        wrong = await self._poll(accepted)
+        wrong = await self._poll(accepted, _CLEAN_ROUNDS_OF_UNDO)
         if wrong:
             raise Refused(
                 "previous_not_served",
@@ -299,8 +301,10 @@ class NginxTarget:
             )
         return (*said, *(f"{e.address.text} serves the previous certificate." for e in accepted))
 
-    async def _poll(self, accepted: Mapping[Expectation, frozenset[str]]) -> list[tuple[Expectation, str]]:
-        """Look until every address served an accepted certificate several rounds running; what is wrong at the end.
+    async def _poll(
+        self, accepted: Mapping[Expectation, frozenset[str]], rounds: int = _CLEAN_ROUNDS
+    ) -> list[tuple[Expectation, str]]:
+        """Look until every address served an accepted certificate `rounds` times running; what is wrong at the end.
 
         A client that can't be told which kind of key to take may be offered the site's other certificate instead.
         """
@@ -316,7 +320,7 @@ class NginxTarget:
             ]
             # An old worker may answer one connection after a new one answered another: once is not enough.
             clean = 0 if wrong else clean + 1
-            if clean >= _CLEAN_ROUNDS or not accepted:
+            if clean >= rounds or not accepted:
                 return []
             if loop.time() >= deadline:
                 return wrong
