@@ -41,13 +41,15 @@ test: assets servers ## install the real servers where allowed, then run every t
 	@$(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 walks: assets servers ## long random walks and every kill alone: CERTWRIGHT_WALKS of them (default 5000)
-	@CERTWRIGHT_WALKS=$${CERTWRIGHT_WALKS:-5000} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) -s \
+	@CERTWRIGHT_CHANCE=1 CERTWRIGHT_WALKS=$${CERTWRIGHT_WALKS:-5000} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) -s \
 		tests/certificates/test_random_walks.py tests/flows/test_every_operation.py tests/authorities/test_life.py \
 		tests/acme_server/test_acme_walks.py tests/acme_server/test_acme_kills.py \
 		tests/acme_server/test_acme_sigkill.py $(ARGS)
 
-fuzz: setup ## fuzz every reader of foreign bytes, FUZZ_SECONDS each (default 600)
+fuzz: setup ## new inputs for every reader of foreign bytes, FUZZ_SECONDS each (default 600), and for every pure rule
 	@FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) tests/fuzz $(ARGS)
+	@CERTWRIGHT_CHANCE=$${CERTWRIGHT_CHANCE:-10} $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) -m hypothesis \
+		tests/x509 tests/acme tests/kernel tests/platform tests/*/test_rules.py $(ARGS)
 
 check: setup ## linter, formatter, types, and the floors imports may cross
 	@$(PYTHON_IN_VENV) -m ruff check .

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import entry_points
@@ -42,8 +43,13 @@ from tests.servers.processes import Here
 
 T = TypeVar("T")
 
+# New examples, and so many times as many where a test doesn't say how many. Without it everybody gets the same: what
+# chance finds must not stop the change that happens to be there (see "Chance" in README.md).
+CHANCE = int(os.environ.get("CERTWRIGHT_CHANCE") or 0)
 # Speed lives in benchmarks; a test that fails because the machine was busy says nothing.
-hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.register_profile(
+    "ours", deadline=None, derandomize=not CHANCE, max_examples=100 * max(1, CHANCE), print_blob=True
+)
 hypothesis.settings.load_profile("ours")
 
 # httpx2 asks at each request whether trio runs; where there is none, Python would look for it in every directory.
@@ -176,6 +182,7 @@ class World:
 
     def __init__(self, runner: asyncio.Runner, services: Services, clock: SetClock) -> None:
         self._runner = runner
+        self._context = copy_context()
         self.services = services
         self.clock = clock
         clock.set(START - timedelta(seconds=1))
@@ -185,7 +192,9 @@ class World:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run on the world's event loop, where its database connections live."""
-        return self._runner.run(work)
+        # Not by the runner: for its handler of Ctrl-C, Python's signal module writes out the task with all it answered.
+        loop = self._runner.get_loop()
+        return loop.run_until_complete(loop.create_task(work, context=self._context))
 
     def drain(self, until: datetime | None = None) -> None:
         """Run every due step in this process."""

@@ -1,118 +1,45 @@
 """Coverage-guided fuzzing of every place where foreign bytes are read.
 
-`python tests/fuzz/harness.py ENTRY [libFuzzer options]`, where ENTRY is one of ENTRIES. Whatever comes, an entry may
-only return, or raise a `Problem`; anything else is a finding, and so are five seconds or 500 MB for one input.
+`python tests/fuzz/harness.py ENTRY [libFuzzer options]`, where ENTRY is one of `entries.ENTRIES`. A finding is what
+`entries` says, a panic of the library, and five seconds or 500 MB for one input.
 """
 
 from __future__ import annotations
 
-import contextlib
 import resource
 import sys
 import tempfile
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import atheris
 
-HERE = Path(__file__).resolve().parent
-CORPUS = HERE / "corpus"
-VECTORS = HERE.parent / "vectors"
-
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 with atheris.instrument_imports(include=["certwright.x509", "certwright.acme"]):
-    from certwright.acme.requests import AcmeProblem, account_key, read_request, verify
-    from certwright.kernel.problems import Problem
-    from certwright.x509 import certificates, crl, csr, keys, ocsp
-    from certwright.x509.workshop import (
-        containers,
-        convert,
-        decode,
-        jks,
-        pkcs7,
-        pkcs12,
-        revocation,
-        text,
-        toolbox,
-        upload,
-    )
-    from certwright.x509.workshop.policy import PublicPolicy
-    from certwright.x509.workshop.words import CODES
+    from tests.fuzz.entries import ENTRIES, guarded, seeds
 
-AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
-PUBLIC = upload.Options(
-    at=AT, policy=PublicPolicy(((datetime(2026, 3, 15, tzinfo=UTC), 200),), datetime(2027, 3, 15, tzinfo=UTC).date())
-)
-PASSPHRASE = b"correct-horse-7"
+from certwright.x509 import reading
+from tests.fuzz.mutate import mutated
 
 
-def inspect(data: bytes) -> None:
-    decode.describe(containers.open_input(data, "x", PASSPHRASE))
-
-
-def turn(data: bytes) -> None:
-    convert.split(convert.material([containers.open_input(data, "x", PASSPHRASE)]))
-
-
-_GOOD = [item.der for item in containers.open_input((VECTORS / "good.pem").read_bytes(), "x").items]
-
-
-def check(data: bytes) -> None:
-    """An upload as the server judges it: the file as all three inputs, beside others it knows."""
-    around = toolbox.Around(pool=(*_GOOD, data), certificates={}, neighbours=tuple(_GOOD))
-    judged = toolbox.judge(toolbox.Upload(data, data, data, PASSPHRASE), PUBLIC, around)
-    assert all(finding.code in CODES for finding in judged.findings)
-    toolbox.authorities_in(data)
-
-
-def lists(data: bytes) -> None:
-    """What a stranger's server answers when it is asked whether a certificate was revoked."""
-    for read in (revocation.read_ocsp, revocation.read_list):
-        assert not read(data, _GOOD[0], _GOOD[1], AT).revoked
-    crl.read_crl(data)
-
-
-def request(data: bytes) -> None:
-    """What a client of our ACME server sends."""
-    with contextlib.suppress(AcmeProblem):
-        asked = read_request(data)
-        verify(asked, account_key(asked.jwk or {}))
-
-
-ENTRIES: dict[str, Callable[[bytes], object]] = {
-    "check": check,
-    "inspect": inspect,
-    "convert": turn,
-    "text": lambda data: text.scan(data, "x") if data else None,
-    "pkcs12": lambda data: pkcs12.read(data, PASSPHRASE),
-    "pkcs7": pkcs7.read,
-    "jks": lambda data: jks.read(data, PASSPHRASE),
-    "key": lambda data: keys.read_private_key(data, PASSPHRASE),
-    "certificate": certificates.read_certificates,
-    "csr": csr.read_csr,
-    "crl": lists,
-    "ocsp": ocsp.read_question,
-    "acme": request,
-}
-
-
-def guarded(entry: Callable[[bytes], object]) -> Callable[[bytes], None]:
-    def one(data: bytes) -> None:
-        with contextlib.suppress(Problem):
-            entry(data)
-
-    return one
+def mutate(data: bytes, most: int, seed: int) -> bytes:
+    return mutated(bytes(data), most, seed, lambda octets, size: bytes(atheris.Mutate(octets, size)))
 
 
 def main() -> None:
     name, *options = sys.argv[1:]
+    # A panic is a finding: what a reader says of such an input is better said before the library sees it.
+    reading.is_panic = lambda _: False
     # A child's highest memory begins with what its parent had when it forked; libFuzzer counts from zero.
     inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    seeds = [str(place) for place in (CORPUS / name, VECTORS) if place.is_dir()]
     # libFuzzer writes what it finds into the first directory: not into the repository.
     with tempfile.TemporaryDirectory() as found:
-        arguments = [sys.argv[0], found, *seeds, "-timeout=5", f"-rss_limit_mb={inherited + 500}", *options]
-        atheris.Setup(arguments, guarded(ENTRIES[name]))
+        listed = Path(found, "seeds")
+        listed.write_text(",".join(map(str, seeds(name))))
+        kept = Path(found, "kept")
+        kept.mkdir()
+        arguments = [sys.argv[0], str(kept), f"-seed_inputs=@{listed}", "-timeout=5"]
+        arguments += [f"-rss_limit_mb={inherited + 500}", *options]
+        atheris.Setup(arguments, guarded(ENTRIES[name]), custom_mutator=mutate)
         atheris.Fuzz()
 
 

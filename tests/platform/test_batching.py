@@ -86,7 +86,7 @@ def test_a_crowd_that_left_is_waited_for_some_milliseconds_only() -> None:
         writer = Writer()
         queue: Coalescer[str, str, str] = Coalescer(writer.run)
         await together(*(queue.submit("k", name) for name in "abcd"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await queue.submit("k", "e") == "E"
         assert writer.batches[-1] == ["e"]
 
@@ -155,5 +155,21 @@ def test_no_more_than_the_most_are_written_together() -> None:
         queue: Coalescer[str, str, str] = Coalescer(writer.run, most=3)
         await together(*(queue.submit("k", str(number)) for number in range(8)))
         assert [len(batch) for batch in writer.batches] == [3, 3, 2]
+
+    asyncio.run(story())
+
+
+def test_those_who_wait_hear_of_what_no_handler_catches() -> None:
+    class PanicError(BaseException):
+        pass
+
+    async def run(key: str, items: Sequence[str]) -> list[str]:
+        raise PanicError
+
+    async def story() -> None:
+        queue: Coalescer[str, str, str] = Coalescer(run)
+        async with asyncio.timeout(60):
+            answers = await together(queue.submit("k", "a"), queue.submit("k", "b"))
+        assert [type(answer) for answer in answers] == [PanicError, PanicError]
 
     asyncio.run(story())

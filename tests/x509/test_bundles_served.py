@@ -19,7 +19,7 @@ from certwright.x509 import bundles
 from certwright.x509.bundles import Contents, Server, archive
 from certwright.x509.certificates import to_pem
 from certwright.x509.keys import KeyAlgorithm
-from tests.servers.nginx import free_port
+from tests.servers.ports import free_port
 from tests.servers.programs import find, require
 from tests.x509.factory import NOW, hierarchy
 

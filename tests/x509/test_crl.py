@@ -178,6 +178,17 @@ def test_what_is_not_a_list_is_refused(data: bytes, code: str) -> None:
 GOOD = made(RevokedEntry(LEAF_SERIAL, NOW, "key_compromise"), RevokedEntry(3, NOW))
 
 
+@pytest.mark.parametrize("serial", [b"\x00", b"\x80", b"\xff"], ids=["zero", "negative", "minus one"])
+@pytest.mark.parametrize("others", [(), (9,), (3, 9)], ids=["alone", "first", "in the middle"])
+def test_a_list_with_a_serial_that_is_not_positive_is_refused(serial: bytes, others: tuple[int, ...]) -> None:
+    good = made(*(RevokedEntry(one, NOW) for one in (5, *others)))
+    assert len(crl.read_crl(good).entries) == 1 + len(others)
+    assert good.count(b"\x02\x01\x05\x17") == 1
+    with pytest.raises(Invalid) as refusal:
+        crl.read_crl(good.replace(b"\x02\x01\x05\x17", b"\x02\x01" + serial + b"\x17"))
+    assert refusal.value.code == "crl_format"
+
+
 @given(st.binary(max_size=400))
 def test_any_bytes_end_in_facts_or_a_problem(data: bytes) -> None:
     for text in (data, crl.to_pem(data).encode(), b"-----BEGIN X509 CRL-----" + data):

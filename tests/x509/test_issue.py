@@ -397,7 +397,13 @@ BAD: dict[str, tuple[str, Callable[[], Draft]]] = {
         lambda: by_hand((x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.56"), b"\x05\x00"), False)),
     ),
     "octets that are no certificate": ("unreadable", lambda: replace(draft(), tbs=b"\x30\x00")),
+    "a negative serial": ("unreadable", lambda: _negative(draft())),
 }
+
+
+def _negative(good: Draft) -> Draft:
+    at = good.tbs.index(b"\x02\x14") + 2
+    return replace(good, tbs=good.tbs[:at] + bytes((good.tbs[at] | 0x80,)) + good.tbs[at + 1 :])
 
 
 @pytest.mark.parametrize(("code", "make"), BAD.values(), ids=BAD.keys())
@@ -545,6 +551,32 @@ def test_a_name_constrained_ca_issues_only_within_its_names(tmp_path: Path) -> N
     at = str(int(NOW.timestamp()))
     openssl("verify", "-x509_strict", "-attime", at, "-CAfile", root, "-untrusted", issuing, ours)
     assert codes(draft(issuer=facts)) == {"name_constraint"}
+
+
+def test_openssl_refuses_what_is_outside_constraints_on_mail_and_uris(tmp_path: Path) -> None:
+    ca_key = key(which="constrained")
+    limits = NameConstraints(
+        permitted_emails=("ann@one.dev", "@two.dev", ".three.dev"), permitted_uris=(".svc.dev",),
+        excluded_emails=("old.three.dev",), excluded_uris=("secret.svc.dev",),
+    )  # fmt: skip
+    ca = issued(ISSUING, Subject("Constrained"), [], ca_key, H.root_key, ROOT_FACTS, name_constraints=limits)
+    facts = issue.issuer_facts(ca)
+    allowed = ("ann@one.dev", "bob@two.dev", "bob@a.three.dev", "spiffe://a.svc.dev/x")
+    outside = ("bob@one.dev", "bob@x.two.dev", "bob@three.dev", "bob@old.three.dev", "spiffe://svc.dev/x",
+               "https://secret.svc.dev/")  # fmt: skip
+    at = str(int(NOW.timestamp()))
+    for name in (*allowed, *outside):
+        ours = draft(profile=CLIENT, issuer=facts, subject=Subject("Ann"), names=[name])
+        assert codes(ours) == (set() if name in allowed else {"name_constraint"}), name
+        # As a thief of its key would sign.
+        strange = issued(CLIENT, Subject("Ann"), [name], LEAF_KEY, ca_key, replace(facts, constraints=None))
+        paths = chained(tmp_path, H.root, ca, strange)
+        verify = ("verify", "-x509_strict", "-attime", at, "-CAfile", paths[0], "-untrusted", *paths[1:])
+        if name in allowed:
+            openssl(*verify)
+        else:
+            with pytest.raises(AssertionError, match="subtree violation"):
+                openssl(*verify)
 
 
 # --- the token ---------------------------------------------------------------------------------------------------

@@ -154,6 +154,35 @@ def _fixed() -> dict[str, tuple[Any, Callable[[bytes], Any]]]:
     return drafts(ca(KeyAlgorithm.EC_P256), "sha256")
 
 
+@pytest.mark.parametrize("kind", ["list", "answer"])
+@pytest.mark.parametrize(
+    ("late", "signs"),
+    [
+        # It says an hour less than when it was drafted, which may be an hour ago, too.
+        (timedelta(minutes=-6), False),
+        (timedelta(minutes=-4), True),
+        (timedelta(hours=2), True),
+        (timedelta(hours=2, seconds=1), False),
+    ],
+    ids=str,
+)
+def test_what_is_of_another_hour_is_not_signed(kind: str, late: timedelta, signs: bool) -> None:
+    one, at = ca(KeyAlgorithm.EC_P256), NOW + late
+    tbs = _fixed()[kind][0].tbs
+    judge = {
+        "list": lambda: judgement.judge_list(tbs, issuer=one.facts, hash_name="sha256", at=at),
+        "answer": lambda: judgement.judge_answer(
+            tbs, responder_der=one.responder_der, issuer=one.facts, hash_name="sha256", at=at
+        ),
+    }[kind]
+    if signs:
+        assert judge().tbs == tbs
+    else:
+        with pytest.raises(Problem) as caught:
+            judge()
+        assert "isn't of this hour" in caught.value.message
+
+
 @pytest.mark.parametrize(
     "profile",
     [

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import math
+import time
+from collections.abc import Callable
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import padding, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -110,7 +114,12 @@ ENCRYPTED_FORMS = {
     "pkcs8 scrypt": ("pkcs8", "-topk8", "-scrypt"),
     "pkcs8 pbe-sha1-3des": ("pkcs8", "-topk8", "-v1", "PBE-SHA1-3DES"),
     "sec1 proc-type 3des": ("ec", "-des3"),
+    "pkcs8 pbe-md5-des": ("pkcs8", "-topk8", "-v1", "PBE-MD5-DES", "-provider", "legacy", "-provider", "default"),
+    "pkcs8 pbe-sha1-rc2": ("pkcs8", "-topk8", "-v1", "PBE-SHA1-RC2-40", "-provider", "legacy", "-provider", "default"),
+    "pkcs8 pbes2 3des": ("pkcs8", "-topk8", "-v2", "des3"),
+    "pkcs8 pbes2 sha1": ("pkcs8", "-topk8", "-v2", "aes-192-cbc", "-v2prf", "hmacWithSHA1"),
     "sec1 proc-type aes": ("ec", "-aes256"),
+    "sec1 proc-type aes 192": ("ec", "-aes192"),
     "pkcs8 der": ("pkcs8", "-topk8", "-outform", "DER"),
 }
 
@@ -251,6 +260,51 @@ def test_key_derivation_that_would_stall_the_product_is_refused_before_it_begins
     with pytest.raises(Invalid, match="more work") as refusal:
         keys.read_private_key(encrypted_with(kdf), b"x")
     assert refusal.value.code == "key_format"
+
+
+def pkcs8(algorithm: str, parameters: bytes, private: bytes) -> bytes:
+    kind = _der.sequence(_der.object_identifier(algorithm), parameters)
+    return _der.sequence(integer(0), kind, _der.tlv(_der.OCTET_STRING, private))
+
+
+# 40,000 bits: reading the first took the library two minutes, with Python's lock held.
+HUGE = (1 << 40_000) - 3
+SLOW_KEYS = {
+    "DSA": pkcs8("1.2.840.10040.4.1", _der.sequence(*map(integer, (HUGE, HUGE, HUGE - 2))), integer(HUGE - 4)),
+    "Diffie-Hellman": pkcs8("1.2.840.113549.1.3.1", _der.sequence(*map(integer, (HUGE, 2))), integer(HUGE - 4)),
+    "X9.42": pkcs8("1.2.840.10046.2.1", _der.sequence(*map(integer, (HUGE, 2, HUGE - 2))), integer(HUGE - 4)),
+}
+
+
+def under_passphrase(plain: bytes) -> bytes:
+    """PBES2 with one round and AES-128."""
+    secret = hashlib.pbkdf2_hmac("sha1", PASSPHRASE, b"saltsalt", 1, 16)
+    padder = padding.PKCS7(128).padder()
+    encryptor = Cipher(algorithms.AES(secret), modes.CBC(bytes(16))).encryptor()
+    hidden = encryptor.update(padder.update(plain) + padder.finalize()) + encryptor.finalize()
+    kdf = _der.sequence(oid("2a864886f70d01050c"), _der.sequence(SALT, integer(1)))
+    cipher = _der.sequence(oid("608648016503040102"), _der.tlv(_der.OCTET_STRING, bytes(16)))
+    scheme = _der.sequence(oid("2a864886f70d01050d"), _der.sequence(kdf, cipher))
+    return _der.sequence(scheme, _der.tlv(_der.OCTET_STRING, hidden))
+
+
+@pytest.mark.parametrize("slow", SLOW_KEYS.values(), ids=SLOW_KEYS.keys())
+@pytest.mark.parametrize("hide", [lambda plain: plain, under_passphrase], ids=["in the clear", "encrypted"])
+def test_a_key_that_would_stall_the_library_is_refused_before_it_sees_it(
+    slow: bytes, hide: Callable[[bytes], bytes]
+) -> None:
+    began = time.process_time()
+    with pytest.raises(Invalid, match="of this kind") as refusal:
+        keys.read_private_key(hide(slow), PASSPHRASE)
+    assert refusal.value.code == "key_format"
+    assert time.process_time() - began < 1
+
+
+def test_what_is_hidden_under_the_passphrase_is_read_like_any_other_key() -> None:
+    read = keys.read_private_key(under_passphrase(keys.to_pkcs8_der(key())), PASSPHRASE)
+    assert keys.spki_sha256(read) == keys.spki_sha256(key())
+    with pytest.raises(Invalid, match="neither PKCS#8"):
+        keys.read_private_key(under_passphrase(pkcs8("1.2.840.10045.2.1", b"", b"noise")), PASSPHRASE)
 
 
 # --- RSA numbers -------------------------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ class Asked:
 
 
 def read_batch(text: str) -> list[Asked]:
-    """A table (CSV, with commas or the semicolons some spreadsheets write) whose first line names its COLUMNS, names in
-    one cell parted by spaces; or requests, whose names and subject are those asked for.
+    """A table (CSV, with commas, or the semicolons or tabs some spreadsheets write) whose first line names its COLUMNS,
+    names in one cell parted by spaces; or requests, whose names and subject are those asked for.
 
     Raises Invalid `table_empty`, `table_column`, `table_unreadable`, `batch_other_block`.
     """
@@ -51,10 +51,10 @@ def read_batch(text: str) -> list[Asked]:
     if not first:
         raise Invalid("table_empty", "There is nothing to issue.", field="table",
                       fix="Give a table with a first line, or requests.")  # fmt: skip
-    cells = [cell.strip().strip('"').lower() for cell in re.split("[,;]", first)]
+    cells = [cell.strip().strip('"').lower() for cell in re.split("[,;\t]", first)]
     if _REQUEST.search(text) and not set(cells) & set(COLUMNS):
         return _requests(text)
-    return _table(text, ";" if ";" in first and "," not in first else ",")
+    return _table(text, next((mark for mark in ";\t" if mark in first and "," not in first), ","))
 
 
 # --- a table ---------------------------------------------------------------------------------------------------------
@@ -75,6 +75,8 @@ def _table(text: str, delimiter: str) -> list[Asked]:
                           fix=f"Its first line names columns, each once: {', '.join(COLUMNS)}.")  # fmt: skip
         reader.fieldnames = columns
         for row in reader:
+            if not any((cell if isinstance(cell, str) else "".join(cell or ())).strip() for cell in row.values()):
+                continue  # spreadsheets write lines that were emptied as nothing but delimiters
             within = sum(cell.count("\n") for cell in row.values() if isinstance(cell, str))
             found.append(_line(skipped + reader.line_num - within, row))
     except csv.Error as error:
@@ -118,10 +120,12 @@ def _requests(text: str) -> list[Asked]:
 def _request(number: int, pem: str) -> Asked:
     from cryptography import x509  # not for tables: a command that reads one starts sooner
 
+    from certwright.x509.reading import UNREADABLE
+
     try:
         csr = x509.load_pem_x509_csr(pem.encode("ascii", "replace"))
         names, subject = _alternative(csr), _said(csr.subject)
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except UNREADABLE:
         problem = Invalid("csr_format", "The request can't be read, or asks for names of a kind that can't be issued.",
                           field="csr", fix="Make it anew, as PKCS#10 in PEM, with host names, addresses, e-mail "
                           "addresses and URIs alone.")  # fmt: skip

@@ -81,11 +81,14 @@ class Coalescer(Generic[Key, Item, Result]):
     async def _write_one(self, key: Key, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._run(key, [item for item, _ in batch])
-        # Not swallowed (BLE001): whatever went wrong is handed to the requests that wait for it.
-        except Exception as error:  # noqa: BLE001
+        # Not swallowed: whatever went wrong is handed to the requests that wait for it, and nobody else would
+        # wake them; so is what is no `Exception`, such as a library's panic.
+        except BaseException as error:
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             return
         for (_, answer), result in zip(batch, results, strict=True):
             if answer.done():

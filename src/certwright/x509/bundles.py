@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from urllib.parse import urljoin
 
 from certwright.kernel.problems import Invalid
 from certwright.x509._notes import note as _note_text
@@ -209,7 +210,7 @@ def _note(server: Server, base: str, files: Sequence[_File]) -> str:
 _KIT_NOTE = """Mutual TLS: what a listener and a client need.
 
 For the listener: ca.pem (who may issue clients) and crl.pem (who is refused).
-For the client: {base}.pfx with the passphrase of {base}.password.txt
+{missing}For the client: {base}.pfx with the passphrase of {base}.password.txt
 (browsers, Windows, macOS, telephones), or {base}.crt with {base}.key.
 
 nginx:
@@ -225,12 +226,21 @@ Try it:
     curl --cert {base}.crt --key {base}.key https://<server>/
 
 A revoked client is refused once the listener has the new lists, and everybody once those it has ran out: {life} after
-they were made. Fetch them, and reload the listener, after each revocation and {often} in any case
-(root.pem is the root of the server that has them):
-    curl --fail --fail-early --silent --show-error --cacert root.pem \\
+they were made. Fetch them, and reload the listener, after each revocation and {often} in any case{root}:
+    curl --fail --fail-early --silent --show-error{trust} \\
 {lists} \\
         > crl.new && mv crl.new crl.pem
 """  # noqa: E501 - a configuration line is one line
+
+
+# The lists of CAs that are led elsewhere.
+_MISSING_NOTE = """
+crl.pem isn't whole yet: nginx and HAProxy refuse every client unless they have a list of each CA in ca.pem, and these
+are led elsewhere. Fetch their lists, append them to crl.pem as PEM (openssl crl -inform DER -in FILE), and do so again
+whenever crl.pem is fetched anew:
+{lists}
+
+"""
 
 
 def _as_pem(url: str) -> str:
@@ -241,12 +251,14 @@ def _as_pem(url: str) -> str:
 @dataclass(frozen=True, slots=True)
 class ClientKit:
     """`client` is the client's certificate, chain and key; `authorities` the CAs (DER) from the issuing one to its
-    root, `crls` their lists (DER) with their addresses."""
+    root, `crls` their lists (DER) with their addresses; `missing` the subjects of those whose lists aren't here, with
+    where these are said to be."""
 
     client: Contents
     authorities: Sequence[bytes]
     crls: Sequence[tuple[bytes, str]]
     crl_days: int
+    missing: Sequence[tuple[str, Sequence[str]]] = ()
 
 
 def client_kit(kit: ClientKit, *, at: datetime, random: Callable[[int], bytes], legacy: bool = False) -> bytes:
@@ -255,7 +267,12 @@ def client_kit(kit: ClientKit, *, at: datetime, random: Callable[[int], bytes], 
     secrets = _Secrets(at, random, legacy)
     assert kit.client.key is not None
     lists = b"".join(crl_to_pem(der).encode() for der, _ in kit.crls)
+    missing = "\n".join(f"    {name}: {' '.join(urls) or 'ask whoever leads it'}" for name, urls in kit.missing)
+    secure = next((url for _, url in kit.crls if url.startswith("https:")), None)
     note = _KIT_NOTE.format(
+        missing=_MISSING_NOTE.format(lists=missing) if missing else "",
+        trust=" --cacert root.pem" if secure else "",
+        root=f"\n(root.pem is the root of the server that has them: see {urljoin(secure, '/ca')})" if secure else "",
         base=base, life=f"{kit.crl_days} days" if kit.crl_days > 1 else "a day",
         often="once a day" if kit.crl_days > 1 else "every six hours",
         lists=" \\\n".join(f"        {_as_pem(url)}" for _, url in kit.crls),

@@ -23,6 +23,7 @@ from certwright.kernel.names import covers, looks_like_ip
 from certwright.kernel.problems import Invalid
 from certwright.x509 import _constraints, _der, _pem
 from certwright.x509.keys import PrivateKey, describe_public_key, is_diffie_hellman, judge_public_key, spki_sha256
+from certwright.x509.reading import UNREADABLE, fenced
 
 MAX_CHAIN: Final = 10
 # Verifying one signature costs 0.03-0.2 ms; this bounds what a hostile heap of look-alike certificates can cost.
@@ -130,10 +131,13 @@ def load_with_facts(der: bytes) -> tuple[x509.Certificate, CertificateFacts]:
     if is_diffie_hellman(tbs_fields(cert.tbs_certificate_bytes)[5]):
         raise _unsupported_key()
     try:
-        return cert, _facts(cert, der)
+        with fenced:
+            return cert, _facts(cert, der)
     except UnsupportedAlgorithm as error:
         raise _unsupported_key() from error
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except KeyError as error:
+        raise _bad_der("it asks for a TLS feature nobody here knows") from error
+    except UNREADABLE as error:
         raise _bad_der(f"it breaks the format: {str(error)[:120]}") from error
 
 
@@ -189,7 +193,8 @@ def load(der: bytes) -> x509.Certificate:
     if (serial := _serial_octets(der)) is not None and (serial[:1] >= b"\x80" or not serial.strip(b"\x00")):
         raise _bad_der("its serial number isn't positive")
     try:
-        return x509.load_der_x509_certificate(der)
+        with fenced:
+            return x509.load_der_x509_certificate(der)
     except (ValueError, x509.InvalidVersion) as error:
         for what, load in (
             ("a certificate signing request (CSR)", x509.load_der_x509_csr),
@@ -205,7 +210,8 @@ def load(der: bytes) -> x509.Certificate:
 
 def _loads(load: object, der: bytes) -> bool:
     try:
-        load(der)  # type: ignore[operator]
+        with fenced:
+            load(der)  # type: ignore[operator]
     except (ValueError, x509.InvalidVersion):
         return False
     return True
@@ -314,7 +320,8 @@ def key_matches(key: PrivateKey, leaf: CertificateFacts) -> bool:
 def signed_by(cert: x509.Certificate, issuer: x509.Certificate) -> bool | None:
     """Whether `issuer` names and signed `cert`; None where the algorithm is too old or new for the library to tell."""
     try:
-        cert.verify_directly_issued_by(issuer)
+        with fenced:
+            cert.verify_directly_issued_by(issuer)
     except UnsupportedAlgorithm:
         return None
     except ValueError:

@@ -5,13 +5,12 @@ The same split as for certificates, without a lint: the drafter takes only value
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtensionOID
 
@@ -20,6 +19,7 @@ from certwright.x509 import _der, _pem
 from certwright.x509._signing import check_signature, for_library, hash_for, outer_algorithm, scratch_key, seal
 from certwright.x509.issue import IssuerFacts
 from certwright.x509.keys import CaPublicKey
+from certwright.x509.reading import UNREADABLE, fenced
 
 # 100,000 entries make 4 MB; larger lists are cut into partitions before they get here.
 MAX_CRL_OCTETS: Final = 64 * 1024 * 1024
@@ -178,8 +178,9 @@ def read_crl(data: bytes, *, issuer: IssuerFacts | None = None) -> CrlFacts:
         raise TooLarge("too_large", "The revocation list is larger than 64 MiB.", field=_FIELD, fix="Use partitions.")
     crl = _load(data)
     try:
-        facts = _facts(crl)
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        with fenced:
+            facts = _facts(crl)
+    except UNREADABLE as error:
         raise _format() from error
     if issuer is not None and not _is_from(crl, issuer):
         raise Invalid(
@@ -204,9 +205,31 @@ def _load(data: bytes) -> x509.CertificateRevocationList:
             raise _format()
         data = lists[0]
     try:
-        return x509.load_der_x509_crl(data)
+        with fenced:
+            crl = x509.load_der_x509_crl(data)
+        # As of certificates: the library warns about such serials today and will refuse them tomorrow.
+        if not all(serial[:1] < b"\x80" and serial.strip(b"\x00") for serial in _serials(crl.tbs_certlist_bytes)):
+            raise _format()
     except (ValueError, x509.InvalidVersion) as error:
         raise _format() from error
+    return crl
+
+
+def _serials(tbs: bytes) -> Iterator[bytes]:
+    """Of the entries, as octets; entries stand in the sequence after the times, if any (RFC 5280 section 5.1). Raises
+    BadDerError."""
+    _, start, end = _der.read(tbs)
+    seen_time, tag, at = False, 0, start
+    while at < end and not (seen_time and tag == _der.SEQUENCE):
+        tag, start, at = _der.read(tbs, at)
+        seen_time = seen_time or tag in (_der.UTC_TIME, _der.GENERALIZED_TIME)
+    if not seen_time or tag != _der.SEQUENCE:
+        return
+    while start < at:
+        _, first, after = _der.read(tbs, start)
+        _, begin, stop = _der.read(tbs, first)
+        yield tbs[begin:stop]
+        start = after
 
 
 def _format() -> Invalid:
@@ -218,8 +241,9 @@ def _format() -> Invalid:
 
 def _is_from(crl: x509.CertificateRevocationList, issuer: IssuerFacts) -> bool:
     try:
-        return crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key)
-    except (UnsupportedAlgorithm, ValueError, TypeError):
+        with fenced:
+            return crl.issuer == issuer.subject and crl.is_signature_valid(issuer.public_key)
+    except UNREADABLE:
         return False
 
 

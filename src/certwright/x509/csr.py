@@ -23,6 +23,7 @@ from certwright.x509.keys import (
     judge_public_key,
     spki_sha256,
 )
+from certwright.x509.reading import UNREADABLE, fenced
 
 MAX_NAMES: Final = 1000
 
@@ -83,10 +84,11 @@ def read_csr(data: bytes, *, public: bool = False) -> CsrFacts:
     """
     csr, der, key = _checked(data, public=public)
     try:
-        common, dns, ips = _names(csr)
-        subject = _subject(csr)
-        must_staple = any(isinstance(extension.value, x509.TLSFeature) for extension in csr.extensions)
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        with fenced:
+            common, dns, ips = _names(csr)
+            subject = _subject(csr)
+            must_staple = any(isinstance(extension.value, x509.TLSFeature) for extension in csr.extensions)
+    except UNREADABLE as error:
         raise _format("its subject or its extensions break the format") from error
     return CsrFacts(der, dns, ips, common, key, spki_sha256(key), describe_public_key(key), subject, must_staple)
 
@@ -100,16 +102,17 @@ def read_csr_key(data: bytes) -> PublicKey:
 def _checked(data: bytes, *, public: bool) -> tuple[x509.CertificateSigningRequest, bytes, PublicKey]:
     der = _der_of(data)
     try:
-        csr, signed = _loaded(der)
-        if is_diffie_hellman(list(_der.elements(csr.tbs_certrequest_bytes))[2]):
-            raise UnsupportedAlgorithm("finite-field Diffie-Hellman")
-        key = csr.public_key()
+        with fenced:
+            csr, signed = _loaded(der)
+            if is_diffie_hellman(list(_der.elements(csr.tbs_certrequest_bytes))[2]):
+                raise UnsupportedAlgorithm("finite-field Diffie-Hellman")
+            key = csr.public_key()
     except UnsupportedAlgorithm as error:
         raise Invalid(
             "unsupported_key", "The request's public key is of a kind that isn't supported.", field=_FIELD,
             fix="Use an EC P-256 key, or RSA of 2048 bits or more.",
         ) from error  # fmt: skip
-    except (ValueError, x509.InvalidVersion) as error:
+    except UNREADABLE as error:
         raise _wrong_or_unreadable(der) from error
     judge_public_key(key, public=public, field=_FIELD)
     if not isinstance(key, PublicKey):
@@ -159,7 +162,8 @@ def _der_of(data: bytes) -> bytes:
 
 def _wrong_or_unreadable(der: bytes) -> Invalid:
     try:
-        x509.load_der_x509_certificate(der)
+        with fenced:
+            x509.load_der_x509_certificate(der)
     except (ValueError, x509.InvalidVersion):
         return _format("it isn't a PKCS#10 request, or it is damaged")
     return _wrong_block("a certificate")
@@ -196,15 +200,16 @@ _RSA: Final = {
 def _signature_is_valid(csr: x509.CertificateSigningRequest, signed: bytes, key: PublicKey) -> bool:
     oid = csr.signature_algorithm_oid
     try:
-        if oid in _ECDSA and isinstance(key, ec.EllipticCurvePublicKey):
-            # The same as below with the key that is read already: the library would read it again.
-            key.verify(csr.signature, signed, _ECDSA[oid])
-        elif signed == csr.tbs_certrequest_bytes:
-            return csr.is_signature_valid
-        elif oid in _RSA and isinstance(key, rsa.RSAPublicKey):
-            key.verify(csr.signature, signed, padding.PKCS1v15(), _RSA[oid])
-        else:
-            return False
+        with fenced:
+            if oid in _ECDSA and isinstance(key, ec.EllipticCurvePublicKey):
+                # The same as below with the key that is read already: the library would read it again.
+                key.verify(csr.signature, signed, _ECDSA[oid])
+            elif signed == csr.tbs_certrequest_bytes:
+                return csr.is_signature_valid
+            elif oid in _RSA and isinstance(key, rsa.RSAPublicKey):
+                key.verify(csr.signature, signed, padding.PKCS1v15(), _RSA[oid])
+            else:
+                return False
     except InvalidSignature:
         return False
     except (UnsupportedAlgorithm, ValueError, TypeError):

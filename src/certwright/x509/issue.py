@@ -26,8 +26,9 @@ from certwright.kernel.names import is_host_uri, is_mailbox, looks_like_ip, pars
 from certwright.kernel.problems import Invalid, Problem
 from certwright.x509 import _constraints, _der
 from certwright.x509._signing import NoHash, algorithm_identifier, check_signature, extension_der, hash_for, seal
-from certwright.x509.certificates import CLIENT_AUTH, SERVER_AUTH, facts_of, tbs_fields
+from certwright.x509.certificates import CLIENT_AUTH, SERVER_AUTH, facts_of, load, tbs_fields
 from certwright.x509.keys import CaPrivateKey, CaPublicKey, MlDsaPrivateKey, MlDsaPublicKey, judge_public_key, spki
+from certwright.x509.reading import UNREADABLE
 
 DAY: Final = 86_400
 BACKDATE: Final = timedelta(hours=1)
@@ -37,6 +38,16 @@ KEY_USAGES: Final = (
     "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
     "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
 )  # fmt: skip
+EXTENDED_USAGES: Final[Mapping[str, str]] = {
+    "server_auth": SERVER_AUTH,
+    "client_auth": CLIENT_AUTH,
+    "code_signing": "1.3.6.1.5.5.7.3.3",
+    "email_protection": "1.3.6.1.5.5.7.3.4",
+    "time_stamping": "1.3.6.1.5.5.7.3.8",
+    "ipsec_ike": "1.3.6.1.5.5.7.3.17",
+    "smart_card_logon": "1.3.6.1.4.1.311.20.2.2",
+    "document_signing": "1.3.6.1.5.5.7.3.36",
+}
 
 
 # --- profiles ----------------------------------------------------------------------------------------------------
@@ -78,6 +89,11 @@ class Profile:
         """Whether its certificates say that no revocation is told of them (RFC 9608)."""
         return any(extension.oid == NO_REV_AVAIL.oid for extension in self.extensions)
 
+    @property
+    def must_staple(self) -> bool:
+        """Whether servers have to show an OCSP answer with its certificates (RFC 7633)."""
+        return any((one.oid, one.value) == (MUST_STAPLE.oid, MUST_STAPLE.value) for one in self.extensions)
+
 
 _CA_USAGE: Final = frozenset({"key_cert_sign", "crl_sign"})
 
@@ -93,6 +109,8 @@ SERVER: Final = Profile(
 )
 # RFC 9608: there is no revocation to ask about.
 NO_REV_AVAIL: Final = CustomExtension("2.5.29.56", b"\x05\x00")
+# RFC 7633: the TLS feature status_request. Kinds may have it among their extensions; none that is built in has.
+MUST_STAPLE: Final = CustomExtension("1.3.6.1.5.5.7.1.24", b"\x30\x03\x02\x01\x05")
 # As long as BR 1.6.1 calls a certificate short-lived since March 2026: what is wrong with it is over soon enough.
 SERVER_SHORT: Final = replace(
     SERVER, name="server_short", max_seconds=7 * DAY, crl_url=False, extensions=(NO_REV_AVAIL,)
@@ -195,19 +213,25 @@ def _attribute_problem(oid: x509.ObjectIdentifier, value: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class NameConstraints:
-    """Names a CA may (`permitted_…`) and may not (`excluded_…`) certify: DNS subtrees and networks such as 10.0.0.0/8.
+    """Names a CA may (`permitted_…`) and may not (`excluded_…`) certify: DNS subtrees, networks such as 10.0.0.0/8,
+    e-mail and URIs. Of e-mail a mailbox, or a host, that of its mailboxes; of URIs a host. A host means itself alone,
+    with a dot in front (.example.com) those below it.
 
     RFC 5280 leaves a kind of name without any constraint free; DNS subtrees without networks here bar all addresses.
     """
 
     permitted_dns: tuple[str, ...] = ()
     permitted_ips: tuple[str, ...] = ()
+    permitted_emails: tuple[str, ...] = ()
+    permitted_uris: tuple[str, ...] = ()
     excluded_dns: tuple[str, ...] = ()
     excluded_ips: tuple[str, ...] = ()
+    excluded_emails: tuple[str, ...] = ()
+    excluded_uris: tuple[str, ...] = ()
 
     @property
     def any(self) -> bool:
-        return bool(self.permitted_dns or self.permitted_ips or self.excluded_dns or self.excluded_ips)
+        return self != NameConstraints()
 
     def as_extension(self) -> x509.NameConstraints:
         """Raises Invalid `name_constraint_invalid`."""
@@ -215,18 +239,50 @@ class NameConstraints:
         if self.permitted_dns and not self.permitted_ips:
             excluded_ips = ("0.0.0.0/0", "::/0")
         try:
-            permitted = [*map(_dns_subtree, self.permitted_dns), *map(_ip_subtree, self.permitted_ips)]
-            excluded = [*map(_dns_subtree, self.excluded_dns), *map(_ip_subtree, excluded_ips)]
+            permitted = [
+                *map(_dns_subtree, self.permitted_dns), *map(_ip_subtree, self.permitted_ips),
+                *map(_mail_subtree, self.permitted_emails), *map(_uri_subtree, self.permitted_uris),
+            ]  # fmt: skip
+            excluded = [
+                *map(_dns_subtree, self.excluded_dns), *map(_ip_subtree, excluded_ips),
+                *map(_mail_subtree, self.excluded_emails), *map(_uri_subtree, self.excluded_uris),
+            ]  # fmt: skip
             return x509.NameConstraints(permitted or None, excluded or None)
         except ValueError as error:
             raise Invalid(
                 "name_constraint_invalid", f"A name constraint can't be used: {str(error)[:120]}.",
-                field="name_constraints", fix="Write example.com for names and 10.0.0.0/8 for addresses; at least one.",
+                field="name_constraints",
+                fix="Write example.com for names, 10.0.0.0/8 for addresses, example.com or .example.com for hosts of "
+                "e-mail and URIs, ann@example.com for a mailbox; at least one.",
             ) from error  # fmt: skip
 
 
 def _dns_subtree(text: str) -> x509.GeneralName:
-    return x509.DNSName(parse_dns_name(text.removeprefix("."), field="name_constraints").ascii)
+    return x509.DNSName(_host(text.removeprefix(".")))
+
+
+def _mail_subtree(text: str) -> x509.GeneralName:
+    host = text.strip().removeprefix("@")
+    if "@" not in host:
+        return x509.RFC822Name(_host_or_below(host))
+    if not is_mailbox(host):
+        raise ValueError(f"{text[:80]!r} is no mailbox")
+    return x509.RFC822Name(host)
+
+
+def _uri_subtree(text: str) -> x509.GeneralName:
+    return x509.UniformResourceIdentifier(_host_or_below(text.strip()))
+
+
+def _host_or_below(text: str) -> str:
+    return "." + _host(text[1:]) if text.startswith(".") else _host(text)
+
+
+def _host(text: str) -> str:
+    name = parse_dns_name(text, field="name_constraints")
+    if name.is_wildcard:
+        raise ValueError(f"{text[:80]!r} has a star, which means nothing here")
+    return name.ascii
 
 
 def _ip_subtree(text: str) -> x509.GeneralName:
@@ -353,6 +409,12 @@ def validity(
     return start, min(end, issuer.not_after) if issuer is not None else end
 
 
+def this_update(at: datetime, signer_begins: datetime) -> datetime:
+    """thisUpdate of a list or an answer made at `at`: an hour back for slow clocks, as certificates begin; but not
+    before its signer's own validity does."""
+    return min(max(at - BACKDATE, signer_begins), at).astimezone(UTC).replace(microsecond=0)
+
+
 # --- drafting ----------------------------------------------------------------------------------------------------
 
 
@@ -448,10 +510,10 @@ def _extensions(
     if profile.is_ca:
         # Leaves carry none: nothing is looked up by it, and BR 7.1.2.7.6 discourages it.
         yield extension_der(x509.SubjectKeyIdentifier(key_identifier(public_key)), critical=False)
-    yield _authority_extension(issuer.ski if issuer is not None else key_identifier(public_key))
+    yield authority_extension(issuer.ski if issuer is not None else key_identifier(public_key))
     if profile.is_short_lived:
         crl_urls, access = (), (access[0], None)
-    yield _pointer_extensions(crl_urls if profile.crl_url else (), access if profile.aia_url else (None, None))
+    yield pointer_extensions(crl_urls if profile.crl_url else (), access if profile.aia_url else (None, None))
     if profile.policy_oids:
         policies = [x509.PolicyInformation(x509.ObjectIdentifier(oid), None) for oid in profile.policy_oids]
         yield extension_der(x509.CertificatePolicies(policies), critical=False)
@@ -479,12 +541,14 @@ def _usage_extensions(profile: Profile, usages: frozenset[str]) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _authority_extension(ski: bytes) -> bytes:
+def authority_extension(ski: bytes) -> bytes:
+    """The Extension that names the issuer's key, DER."""
     return extension_der(x509.AuthorityKeyIdentifier(ski, None, None), critical=False)
 
 
 @lru_cache(maxsize=1024)
-def _pointer_extensions(crl_urls: tuple[str, ...], access: tuple[str | None, str | None]) -> bytes:
+def pointer_extensions(crl_urls: tuple[str, ...], access: tuple[str | None, str | None]) -> bytes:
+    """The Extensions that say where the issuer's list is, its certificate and its answers; DER, empty for none."""
     found = b""
     if crl_urls:
         # One point with several names: the same list in each place (RFC 5280 section 4.2.1.13).
@@ -682,7 +746,8 @@ def _nested_purpose_rule(tbs: _Tbs) -> Iterator[Finding]:
                 "purpose_unlimited", "The issuer is limited to some purposes; the certificate must name its own."
             )
         elif outside := asked - set(limits.ekus):
-            yield _error("purpose_not_issuers", f"The issuer may not certify for the purpose {min(outside)}.")
+            named = {oid: word for word, oid in EXTENDED_USAGES.items()}.get(min(outside), min(outside))
+            yield _error("purpose_not_issuers", f"The issuer may not certify for the purpose {named}.")
 
 
 def _usages(usage: x509.KeyUsage) -> frozenset[str]:
@@ -760,6 +825,7 @@ def _constraint_rule(tbs: _Tbs) -> Iterator[Finding]:
 
 
 _NO_REV_AVAIL: Final = x509.ObjectIdentifier(NO_REV_AVAIL.oid)
+_TLS_FEATURE: Final = x509.ObjectIdentifier(MUST_STAPLE.oid)
 
 
 def _pointer_rule(tbs: _Tbs) -> Iterator[Finding]:
@@ -770,10 +836,12 @@ def _pointer_rule(tbs: _Tbs) -> Iterator[Finding]:
     )
     if not urls and tbs.profile.crl_url and not tbs.profile.is_short_lived:
         yield Finding("no_crl_url", "warning", "Nothing tells clients where to learn of a revocation.")
-    asks = bool(urls)
-    if isinstance(access, x509.AuthorityInformationAccess):
-        urls += [entry.access_location.value for entry in access]
-        asks |= any(entry.access_method == AuthorityInformationAccessOID.OCSP for entry in access)
+    entries = list(access) if isinstance(access, x509.AuthorityInformationAccess) else []
+    answered = any(entry.access_method == AuthorityInformationAccessOID.OCSP for entry in entries)
+    asks = answered or bool(urls)
+    urls += [entry.access_location.value for entry in entries]
+    if _TLS_FEATURE in tbs.extensions and not answered:
+        yield _error("must_staple_unanswered", "Servers would have to show OCSP answers, and nobody gives any.")
     short = tbs.extensions.get(_NO_REV_AVAIL)
     # RFC 9608 section 2.
     if short is not None and (
@@ -814,10 +882,12 @@ def lint(draft: Draft, *, at: datetime | None = None) -> tuple[Finding, ...]:
     With `at` (aware) also that the validity begins at most an hour before and ends after it.
     """
     try:
-        cert = x509.load_der_x509_certificate(seal(draft.tbs, draft.signature_algorithm, b""))
+        cert = load(seal(draft.tbs, draft.signature_algorithm, b""))
         tbs = _Tbs(cert, tbs_fields(draft.tbs), {e.oid: e for e in cert.extensions}, cert.public_key(), draft, at)
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.InvalidVersion) as error:
+    except UNREADABLE as error:
         return (_error("unreadable", f"The draft can't be read back: {str(error)[:120]}."),)
+    except Invalid as problem:
+        return (_error("unreadable", problem.message),)
     return tuple(finding for rule in RULES for finding in rule(tbs))
 
 

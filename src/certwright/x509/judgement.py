@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp as library_ocsp
 from cryptography.x509.oid import ExtensionOID
@@ -24,14 +23,29 @@ from certwright.x509._signing import algorithm_identifier, hash_for, seal
 from certwright.x509.ca_requests import RequestDraft
 from certwright.x509.certificates import tbs_fields
 from certwright.x509.crl import CrlDraft
-from certwright.x509.issue import BUILT_IN, DAY, ISSUING, ROOT, Draft, IssuerFacts, Linted, Profile, approve
+from certwright.x509.issue import (
+    BACKDATE,
+    BUILT_IN,
+    DAY,
+    ISSUING,
+    ROOT,
+    Draft,
+    IssuerFacts,
+    Linted,
+    Profile,
+    approve,
+    issuer_facts,
+)
 from certwright.x509.keys import CaPublicKey, spki
 from certwright.x509.profiles import describe, read_profile
+from certwright.x509.reading import UNREADABLE
 
 # A quarter of a century, as for every CA made here.
 _MAX_CA_SECONDS: Final = 9132 * DAY
-# How far the clocks of drafter and signer may be apart, and how old a draft may be.
-_EARLY, _LATE = timedelta(minutes=5), timedelta(hours=1)
+# What CAs that were brought along and are renewed here may be used for.
+_CA_USAGES: Final = frozenset({"key_cert_sign", "crl_sign", "digital_signature", "content_commitment"})
+# How far the clocks of drafter and signer may be apart, and how old a draft may be, which says an hour less.
+_EARLY, _LATE = timedelta(minutes=5), BACKDATE + timedelta(hours=1)
 # A thousand drafts of one moment are signed one after another, by an HSM perhaps.
 _DRAFTED: Final = timedelta(minutes=10)
 _LONGEST_LIST: Final = timedelta(days=31)
@@ -39,17 +53,15 @@ _LONGEST_ANSWER: Final = timedelta(days=8)
 _LIST_EXTENSIONS: Final = frozenset(
     {ExtensionOID.AUTHORITY_KEY_IDENTIFIER, ExtensionOID.CRL_NUMBER, ExtensionOID.ISSUING_DISTRIBUTION_POINT}
 )
-_UNREADABLE: Final = (
-    ValueError, TypeError, NotImplementedError, x509.InvalidVersion, x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType, UnsupportedAlgorithm,
-)  # fmt: skip
+_UNREADABLE: Final = (*UNREADABLE, NotImplementedError)
 
 
 def profile_words(profile: Profile) -> dict[str, Any]:
     """A profile as plain values: by its name where it is built in, else as `read_profile` reads it."""
     if profile.is_ca:
         return {"name": profile.name, "path_len": profile.path_len, "eku": list(profile.eku),
-                "max_seconds": profile.max_seconds}  # fmt: skip
+                "max_seconds": profile.max_seconds, "key_usage": sorted(profile.key_usage),
+                "policies": list(profile.policy_oids)}  # fmt: skip
     if profile.name in BUILT_IN:
         return {"name": profile.name}
     return {"name": profile.name, "body": describe(profile)}
@@ -70,7 +82,15 @@ def profile_of(words: Mapping[str, Any]) -> Profile:
         raise refused("its profile can't be read")
     if not isinstance(seconds, int) or not 0 < seconds <= _MAX_CA_SECONDS:
         raise refused("a CA here doesn't live so long")
-    return replace(BUILT_IN[name], path_len=path_len, eku=tuple(eku), max_seconds=seconds)
+    usage, policies = words.get("key_usage"), words.get("policies")
+    if not isinstance(usage, list) or not isinstance(policies, list) or not all(isinstance(o, str) for o in policies):
+        raise refused("its profile can't be read")
+    if "key_cert_sign" not in usage or not _CA_USAGES.issuperset(usage):
+        raise refused("a CA here isn't used so")
+    return replace(
+        BUILT_IN[name], path_len=path_len, eku=tuple(eku), max_seconds=seconds, key_usage=frozenset(usage),
+        policy_oids=tuple(policies),
+    )  # fmt: skip
 
 
 def judge_certificate(
@@ -96,6 +116,24 @@ def judge_certificate(
         return approve(Draft(tbs, inner, profile, issuer, public, algorithm.name), at=at - _DRAFTED)
     except _UNREADABLE:
         raise refused("it isn't a certificate") from None
+
+
+def judge_renewed_root(
+    tbs: bytes, *, profile: Profile, before: IssuerFacts, own_spki_sha256: str, hash_name: str, at: datetime
+) -> Linted:
+    """A TBSCertificate that a root makes of itself once more: it says what the one before says, but for its serial
+    number and its times. Raises as `judge_certificate` does."""
+    linted = judge_certificate(
+        tbs, profile=profile, issuer=None, own_spki_sha256=own_spki_sha256, hash_name=hash_name, at=at
+    )
+    fields = tbs_fields(tbs)
+    was = tbs_fields(x509.load_der_x509_certificate(before.der).tbs_certificate_bytes)
+    if was[2] != was[4] or fields[4] != before.subject_der:
+        raise refused("it signs for itself and isn't that root")
+    new = issuer_facts(seal(tbs, fields[1], b""))
+    if (new.ski, new.limits) != (before.ski, before.limits):
+        raise refused("it would make more of a root than it is, or less")
+    return linted
 
 
 def judge_list(tbs: bytes, *, issuer: IssuerFacts, hash_name: str, at: datetime) -> CrlDraft:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from dataclasses import replace
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, paddin
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from certwright.kernel.problems import Invalid
-from certwright.x509 import _der, _pem
+from certwright.x509 import _der, _pbe, _pem
+from certwright.x509.reading import fenced
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -30,9 +31,6 @@ RSA_MIN_BITS: Final = 2048
 # Not a matter of strength: one signature of a 16384-bit key takes seconds, which an upload may not cost.
 RSA_MAX_BITS: Final = 8192
 MAX_KEY_OCTETS: Final = 32 * 1024
-# 2,000,000 rounds take about a quarter of a second; an upload that names more is an attack or a mistake.
-MAX_KDF_ROUNDS: Final = 2_000_000
-MAX_SCRYPT_OCTETS: Final = 128 * 1024 * 1024
 
 
 class KeyAlgorithm(StrEnum):
@@ -294,7 +292,7 @@ def read_private_key(text: bytes, passphrase: bytes | None = None) -> PrivateKey
             fix="Paste the key file's content, from -----BEGIN to -----END.",
         )  # fmt: skip
     if b"-----BEGIN" not in _pem.normalise(text) and _der.is_whole_sequence(text):
-        return _checked(_load(text, _is_encrypted_pkcs8(text), passphrase, pem=False))
+        return _checked(_opened(text, passphrase))
     found = _pem.blocks(text, field=_FIELD)
     keys = list(dict.fromkeys(b for b in found if b.label in _KEY_LABELS))
     if not keys:
@@ -305,34 +303,73 @@ def read_private_key(text: bytes, passphrase: bytes | None = None) -> PrivateKey
             "Paste exactly one private key.",
         )
     block = keys[0]
-    encrypted = block.label == "ENCRYPTED PRIVATE KEY" or any("ENCRYPTED" in line for line in block.headers)
-    if not any("ENCRYPTED" in line for line in block.headers):
-        if _is_encrypted_pkcs8(block.body):
-            encrypted = True
-        # Without RFC 1421 encryption the octets say which format they are, better than a label someone retyped.
-        return _checked(_load(block.body, encrypted, passphrase, pem=False))
-    return _checked(_load(_with_sound_encryption(block).text(), encrypted, passphrase, pem=True))
+    if any("ENCRYPTED" in line for line in block.headers):
+        return _checked(_opened_pem(block, passphrase))
+    # The octets say which format they are, better than a label someone retyped.
+    return _checked(_opened(block.body, passphrase))
 
 
 # RFC 1423 section 1.1 as OpenSSL writes it: the cipher, then as many octets of salt and vector as the cipher's block.
 _DEK_INFO: Final = re.compile(
-    r"DEK-Info:\s*(?:AES-(?:128|192|256)-CBC,\s*[0-9A-Fa-f]{32}|DES-(?:EDE3-)?CBC,\s*[0-9A-Fa-f]{16})\s*"
+    r"DEK-Info:\s*(?:(AES-(?:128|192|256)-CBC),\s*([0-9A-Fa-f]{32})|(DES-(?:EDE3-)?CBC),\s*([0-9A-Fa-f]{16}))\s*"
 )
 
 
-def _with_sound_encryption(block: _pem.Block) -> _pem.Block:
-    """The block with the two headers RFC 1421 wants and no others.
-
-    The library dies of a vector that doesn't fit its cipher, with an exception that no handler may catch; of several
-    DEK-Info lines it takes another than we would.
-    """
+def _opened_pem(block: _pem.Block, passphrase: bytes | None) -> bytes:
+    """The key in a block encrypted as RFC 1421 has it."""
     named = [line for line in block.headers if line.upper().startswith("DEK-INFO")]
-    if len(named) != 1 or not _DEK_INFO.fullmatch(named[0]):
+    said = _DEK_INFO.fullmatch(named[0]) if len(named) == 1 else None
+    if said is None:
         raise _key_format(
             "The private key's encryption (its DEK-Info line) is damaged or not supported.",
             "Use a good copy, or encrypt it again: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.",
         )
-    return replace(block, headers=("Proc-Type: 4,ENCRYPTED", named[0]))
+    cipher, iv = said[1] or said[3], bytes.fromhex(said[2] or said[4])
+    return _plain(passphrase, lambda secret: _pbe.decrypted_pem(cipher, iv, block.body, secret))
+
+
+def _opened(data: bytes, passphrase: bytes | None) -> bytes:
+    """The key itself, where it is encrypted as PKCS#8 has it (RFC 5958 section 3)."""
+    if not _is_encrypted_pkcs8(data):
+        return data
+    algorithm, hidden = _der.elements(data)
+
+    def decrypted(secret: bytes) -> bytes:
+        return _pbe.decrypted(algorithm, _pbe.body(hidden), secret, _pbe.bmp_of(secret), _spend)
+
+    return _plain(passphrase, decrypted)
+
+
+def _plain(passphrase: bytes | None, decrypt: Callable[[bytes], bytes]) -> bytes:
+    if not passphrase:
+        raise Invalid(
+            "key_encrypted", "The private key is encrypted.", field=_FIELD,
+            fix="Enter its passphrase; it is used once and forgotten.",
+        )  # fmt: skip
+    try:
+        plain = decrypt(passphrase)
+    except _pbe.UnsupportedError:
+        raise _unsupported_way() from None
+    except _der.BadDerError:
+        raise _key_format(_UNREADABLE, "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.") from None
+    except ValueError:
+        plain = b""
+    if not _der.is_whole_sequence(plain):
+        raise Invalid(
+            "wrong_passphrase", "The passphrase doesn't open this private key.", field="passphrase",
+            fix="Check the passphrase; capital letters and spaces count.",
+        )  # fmt: skip
+    return plain
+
+
+def _spend(rounds: int) -> None:
+    if rounds < 1:
+        raise _der.BadDerError("no rounds")
+    if rounds > _pbe.MAX_ROUNDS:
+        raise _key_format(
+            "The private key's encryption asks for more work than is done for an upload.",
+            f"Encrypt it again with at most {_pbe.MAX_ROUNDS} rounds, or upload it decrypted.",
+        )
 
 
 def _no_key(found: tuple[_pem.Block, ...]) -> Invalid:
@@ -373,42 +410,6 @@ def _key_format(message: str, fix: str) -> Invalid:
 _UNREADABLE = "The private key can't be read: it is neither PKCS#8, PKCS#1 nor SEC1."
 
 
-def _load(data: bytes, encrypted: bool, passphrase: bytes | None, *, pem: bool) -> object:
-    if len(data) > 2 * MAX_KEY_OCTETS:
-        raise _key_format(
-            "The key block is far larger than any private key.",
-            "Paste one private key.",
-        )
-    if encrypted and not passphrase:
-        raise Invalid(
-            "key_encrypted", "The private key is encrypted.", field=_FIELD,
-            fix="Enter its passphrase; it is used once and forgotten.",
-        )  # fmt: skip
-    if encrypted and not pem:
-        _refuse_slow_kdf(data)
-    if is_diffie_hellman(data):
-        raise _unsupported_kind()
-    load = serialization.load_pem_private_key if pem else serialization.load_der_private_key
-    try:
-        return load(data, passphrase if encrypted else None, unsafe_skip_rsa_key_validation=True)
-    except UnsupportedAlgorithm:
-        raise _key_format(
-            "The private key uses an algorithm, curve or encryption that isn't supported.",
-            "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>; or make a new EC P-256 key.",
-        ) from None
-    except InternalError:
-        # How the library tells of derivation parameters OpenSSL refuses (scrypt's N no power of two).
-        raise _key_format(_UNREADABLE, "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.") from None
-    except (ValueError, TypeError, OverflowError):
-        # `from None`: the library's error may quote what it was parsing.
-        if encrypted:
-            raise Invalid(
-                "wrong_passphrase", "The passphrase doesn't open this private key.", field="passphrase",
-                fix="Check the passphrase; capital letters and spaces count.",
-            ) from None  # fmt: skip
-        raise _key_format(_UNREADABLE, "Convert it with: openssl pkcs8 -topk8 -nocrypt -in <key>.") from None
-
-
 def _is_encrypted_pkcs8(data: bytes) -> bool:
     """EncryptedPrivateKeyInfo is SEQUENCE { AlgorithmIdentifier, OCTET STRING }; every other key begins INTEGER."""
     try:
@@ -420,44 +421,58 @@ def _is_encrypted_pkcs8(data: bytes) -> bool:
         return False
 
 
-_PBES2 = bytes.fromhex("2a864886f70d01050d")
-_SCRYPT = bytes.fromhex("2b06010401da47040b")
+# RSA and RSA-PSS (RFC 8017 appendix C), EC (RFC 5480), Ed25519 (RFC 8410).
+_TAKEN: Final = frozenset(
+    bytes.fromhex(oid) for oid in ("2a864886f70d010101", "2a864886f70d01010a", "2a8648ce3d0201", "2b6570")
+)
 
 
-def _refuse_slow_kdf(data: bytes) -> None:
-    """Reads the work factor out of the clear header before any work is done (RFC 8018, RFC 7914)."""
-    try:
-        algorithm = next(_der.elements(data))
-        oid, parameters = _oid_and_parameters(algorithm)
-        if oid == _PBES2:
-            oid, parameters = _oid_and_parameters(next(_der.elements(parameters)))
-        numbers = [
-            int.from_bytes(body, "big") for tag, body in _der.children(parameters) if tag == _der.INTEGER
-        ]  # PBKDF2 and PKCS#12: rounds (and a key length); scrypt: N, r, p (and a key length)
-    except (_der.BadDerError, StopIteration):
+def _is_taken(data: bytes) -> bool:
+    """Whether a key without encryption is of a kind that is read here, by its shape: PKCS#8, SEC1 or PKCS#1.
+
+    Asked before the library sees it, which computes the public half of a Diffie-Hellman or DSA key while it reads it,
+    however large the numbers are. Raises BadDerError.
+    """
+    parts = list(_der.elements(data))
+    match [part[0] for part in parts[:3]]:
+        case [_der.INTEGER, _der.SEQUENCE, _der.OCTET_STRING]:
+            return _pbe.identifier(parts[1])[0] in _TAKEN
+        case [_der.INTEGER, _der.OCTET_STRING, *_]:
+            return True
+        case [_der.INTEGER, _der.INTEGER, _der.INTEGER]:
+            return len(parts) > 6  # DSA has six numbers
+    raise _der.BadDerError("no private key")
+
+
+def _load(data: bytes) -> object:
+    """The library's key of one without encryption."""
+    if len(data) > 2 * MAX_KEY_OCTETS:
         raise _key_format(
-            _UNREADABLE,
-            "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>.",
-        ) from None
-    if oid == _SCRYPT:
-        too_slow = 128 * math.prod(numbers[:3]) > MAX_SCRYPT_OCTETS
-    else:
-        too_slow = any(n > MAX_KDF_ROUNDS for n in numbers)
-    if too_slow:
-        raise _key_format(
-            "The private key's encryption asks for more work than is done for an upload.",
-            f"Encrypt it again with at most {MAX_KDF_ROUNDS} rounds, or upload it decrypted.",
+            "The key block is far larger than any private key.",
+            "Paste one private key.",
         )
+    try:
+        if not _is_taken(data):
+            raise _unsupported_kind()
+        with fenced:
+            return serialization.load_der_private_key(data, None, unsafe_skip_rsa_key_validation=True)
+    except UnsupportedAlgorithm:
+        raise _unsupported_way() from None
+    except (ValueError, TypeError, OverflowError, InternalError):
+        # InternalError: how the library tells of an Ed25519 key that hasn't 32 octets. `from None`: the library's error
+        # may quote what it was parsing.
+        raise _key_format(_UNREADABLE, "Convert it with: openssl pkcs8 -topk8 -nocrypt -in <key>.") from None
 
 
-def _oid_and_parameters(algorithm: bytes) -> tuple[bytes, bytes]:
-    parts = list(_der.elements(algorithm))
-    if len(parts) < 2 or parts[0][0] != _der.OBJECT_IDENTIFIER:
-        raise _der.BadDerError("not an AlgorithmIdentifier")
-    return parts[0][2:], parts[1]
+def _unsupported_way() -> Invalid:
+    return _key_format(
+        "The private key uses an algorithm, curve or encryption that isn't supported.",
+        "Convert it with: openssl pkcs8 -topk8 -v2 aes-256-cbc -in <key>; or make a new EC P-256 key.",
+    )
 
 
-def _checked(key: object) -> PrivateKey:
+def _checked(data: bytes) -> PrivateKey:
+    key = _load(data)
     if isinstance(key, rsa.RSAPrivateKey):
         _check_rsa(key)
         return key

@@ -16,7 +16,6 @@ from typing import Final
 from urllib.parse import unquote
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
@@ -27,6 +26,7 @@ from certwright.x509._signing import algorithm_identifier, check_signature, hash
 from certwright.x509.crl import REASON_FLAGS
 from certwright.x509.issue import IssuerFacts
 from certwright.x509.keys import CaPublicKey, spki
+from certwright.x509.reading import UNREADABLE, fenced
 
 # A question for one certificate has about 80 octets, with a long nonce 220 (RFC 5019 section 5 caps GET at 255).
 MAX_QUESTION_OCTETS: Final = 1024
@@ -121,16 +121,14 @@ def read_question(data: bytes) -> Question:
     if not 0 < len(data) <= MAX_QUESTION_OCTETS:
         raise _not_a_question()
     try:
-        asked = ocsp.load_der_ocsp_request(data)
-        hash_name = asked.hash_algorithm.name
-        nonce = next((e.value.nonce for e in asked.extensions if isinstance(e.value, x509.OCSPNonce)), None)
-        question = Question(hash_name, asked.issuer_name_hash, asked.issuer_key_hash, asked.serial_number, nonce)
-        # RFC 6960 section 4.1.2: only what isn't critical may be passed over.
-        demands = any(e.critical and isinstance(e.value, x509.UnrecognizedExtension) for e in asked.extensions)
-    except (
-        ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm, x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ):  # fmt: skip
+        with fenced:
+            asked = ocsp.load_der_ocsp_request(data)
+            hash_name = asked.hash_algorithm.name
+            nonce = next((e.value.nonce for e in asked.extensions if isinstance(e.value, x509.OCSPNonce)), None)
+            question = Question(hash_name, asked.issuer_name_hash, asked.issuer_key_hash, asked.serial_number, nonce)
+            # RFC 6960 section 4.1.2: only what isn't critical may be passed over.
+            demands = any(e.critical and isinstance(e.value, x509.UnrecognizedExtension) for e in asked.extensions)
+    except (*UNREADABLE, NotImplementedError):
         raise _not_a_question() from None
     if demands or hash_name not in _HASH_OIDS or (nonce is not None and not 1 <= len(nonce) <= _LONGEST_NONCE):
         raise _not_a_question()

@@ -13,19 +13,8 @@ from cryptography.x509.oid import ExtensionOID
 
 from certwright.kernel.problems import Invalid
 from certwright.x509 import _der
-from certwright.x509.certificates import CLIENT_AUTH, SERVER_AUTH
-from certwright.x509.issue import BUILT_IN, DAY, KEY_USAGES, OCSP_SIGNING, CustomExtension, Profile
+from certwright.x509.issue import BUILT_IN, DAY, EXTENDED_USAGES, KEY_USAGES, OCSP_SIGNING, CustomExtension, Profile
 
-EXTENDED_USAGES: Final[Mapping[str, str]] = {
-    "server_auth": SERVER_AUTH,
-    "client_auth": CLIENT_AUTH,
-    "code_signing": "1.3.6.1.5.5.7.3.3",
-    "email_protection": "1.3.6.1.5.5.7.3.4",
-    "time_stamping": "1.3.6.1.5.5.7.3.8",
-    "ipsec_ike": "1.3.6.1.5.5.7.3.17",
-    "smart_card_logon": "1.3.6.1.4.1.311.20.2.2",
-    "document_signing": "1.3.6.1.5.5.7.3.36",
-}
 MAX_DAYS: Final = 3653
 MAX_EXTENSIONS: Final = 16
 _MAX_VALUE: Final = 4096
@@ -125,7 +114,14 @@ def constraint_words(limits: x509.NameConstraints | None) -> tuple[tuple[str, ..
     if limits is None:
         return (), ()
     permitted, excluded = limits.permitted_subtrees or (), limits.excluded_subtrees or ()
-    return tuple(str(tree.value) for tree in permitted), tuple(str(tree.value) for tree in excluded)
+    return tuple(map(_tree_words, permitted)), tuple(map(_tree_words, excluded))
+
+
+def _tree_words(tree: x509.GeneralName) -> str:
+    """Hosts of e-mail and URIs would read like DNS names."""
+    value = tree.value.rfc4514_string() if isinstance(tree.value, x509.Name) else str(tree.value)
+    kind = {x509.RFC822Name: "email:", x509.UniformResourceIdentifier: "uri:"}.get(type(tree), "")
+    return kind + value
 
 
 def _list(body: Mapping[str, Any], member: str) -> list[Any]:
@@ -148,15 +144,16 @@ def _usages(body: Mapping[str, Any], member: str) -> frozenset[str]:
 
 
 def _extended(item: object) -> str:
-    oid = EXTENDED_USAGES.get(str(item)) or _oid(item, "extended_key_usage")
+    words = f"write {', '.join(EXTENDED_USAGES)}, or a dotted number such as 1.3.6.1.4.1.99999.1"
+    oid = EXTENDED_USAGES.get(str(item)) or _oid(item, "extended_key_usage", words)
     if oid == OCSP_SIGNING:
         raise _wrong("extended_key_usage", "can't hold OCSP signing: whoever has it could answer for the CA")
     return oid
 
 
-def _oid(item: object, member: str) -> str:
+def _oid(item: object, member: str, words: str = "write a dotted number such as 1.3.6.1.4.1.99999.1") -> str:
     if not isinstance(item, str) or not _OID.fullmatch(item) or (item[0] in "01" and int(item.split(".")[1]) > 39):
-        raise _wrong(member, f"can't hold {str(item)[:40]!r}: write a dotted number such as 1.3.6.1.4.1.99999.1")
+        raise _wrong(member, f"can't hold {str(item)[:40]!r}: {words}")
     return item
 
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from certwright.kernel.problems import Invalid, Problem
-from certwright.x509 import keys
+from certwright.x509 import _rc2, keys
 from certwright.x509.certificates import facts_of
 from certwright.x509.keys import KeyAlgorithm
-from certwright.x509.workshop import _ber, _rc2, containers, jks, pkcs7, pkcs12
+from certwright.x509.workshop import _ber, containers, jks, pkcs7, pkcs12
 from certwright.x509.workshop.convert import Format, Material, Wish, convert, halves, key_form, material, split
 from tests.servers.programs import require
 from tests.x509.factory import NOW, hierarchy, key, openssl

@@ -86,13 +86,26 @@ def present(document: Mapping[str, Any], *, as_json: bool, skip: Sequence[str] =
 
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before what can't be undone; where nobody can answer, only --yes is an answer."""
+    if not yes and _may_ask(question):
+        typer.confirm(question, abort=True)
+
+
+def confirm_name(question: str, name: str, *, yes: bool) -> None:
+    """The same before what ends many things: the answer is the name of what is meant."""
+    if not yes and _may_ask(question) and typer.prompt(f"{question} Type its name to go on").strip() != name:
+        raise CliError("not_confirmed", f"That isn't {name!r}: nothing was done.", exit_code=USAGE)
+
+
+def _may_ask(question: str) -> bool:
+    if someone_is_there():
+        return True
+    raise CliError("not_confirmed", question, "Nobody can be asked here: add --yes.", exit_code=USAGE)
+
+
+def someone_is_there() -> bool:
     import sys
 
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CliError("not_confirmed", question, "Nobody can be asked here: add --yes.", exit_code=USAGE)
-    typer.confirm(question, abort=True)
+    return sys.stdin.isatty()
 
 
 def key_values(given: Sequence[str], option: str) -> dict[str, str]:
@@ -111,12 +124,15 @@ def read_file(path: str) -> str:
     import sys
     from pathlib import Path
 
-    if path == "-":
-        return sys.stdin.read()
     try:
-        return Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CliError("file_unreadable", f"{path} can't be read: {error}.", exit_code=USAGE) from error
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CliError(
+            "file_unreadable", f"{path} isn't text in UTF-8.",
+            "Save tables as CSV in UTF-8; certificates, keys and requests as PEM.", exit_code=USAGE,
+        ) from error  # fmt: skip
+    except OSError as error:
+        raise CliError("file_unreadable", f"{path} can't be read: {error.strerror}.", exit_code=USAGE) from error
 
 
 # Lists whose command isn't called like their address.

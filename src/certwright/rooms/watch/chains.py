@@ -17,19 +17,13 @@ from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
 from certwright.rooms.watch.words import Chain, Link, ServedChain
+from certwright.x509.reading import UNREADABLE, fenced
 
 _MAX_LINKS = 12
 
 
 class UnreadableError(Exception):
     """The first certificate a server sent can't be parsed."""
-
-
-# What cryptography raises for certificates that break the format in one way or another.
-_BAD = (
-    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)  # fmt: skip
 
 
 @contextmanager
@@ -91,9 +85,10 @@ class Roots:
         with _lenient():
             for der in ders:
                 try:
-                    certificate = x509.load_der_x509_certificate(der)
-                    subject = certificate.subject.public_bytes()
-                except _BAD:
+                    with fenced:
+                        certificate = x509.load_der_x509_certificate(der)
+                        subject = certificate.subject.public_bytes()
+                except UNREADABLE:
                     continue
                 if der not in self._ders:
                     self._ders.add(der)
@@ -125,19 +120,21 @@ def examine(chain: tuple[bytes, ...], roots: Roots) -> ServedChain:
 
 def _examine(chain: tuple[bytes, ...], roots: Roots) -> ServedChain:
     try:
-        leaf = x509.load_der_x509_certificate(chain[0])
-        names = _names(leaf)
-        subject, issuer = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
-        not_before, not_after = leaf.not_valid_before_utc, leaf.not_valid_after_utc
-        links = [_link(leaf, chain[0])]
-    except _BAD as error:
+        with fenced:
+            leaf = x509.load_der_x509_certificate(chain[0])
+            names = _names(leaf)
+            subject, issuer = leaf.subject.rfc4514_string(), leaf.issuer.rfc4514_string()
+            not_before, not_after = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+            links = [_link(leaf, chain[0])]
+    except UNREADABLE as error:
         raise UnreadableError(f"the certificate can't be read: {error}") from error
     served: list[tuple[bytes, x509.Certificate]] = [(chain[0], leaf)]
     for der in chain[1:_MAX_LINKS]:
         try:
-            certificate = x509.load_der_x509_certificate(der)
-            links.append(_link(certificate, der))
-        except _BAD:
+            with fenced:
+                certificate = x509.load_der_x509_certificate(der)
+                links.append(_link(certificate, der))
+        except UNREADABLE:
             continue
         served.append((der, certificate))
     state, trusted, detail = _path(served, roots)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID
@@ -14,6 +13,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from certwright.kernel.problems import Problem
 from certwright.x509 import crl, csr, keys
 from certwright.x509.certificates import extension_value, load_with_facts
+from certwright.x509.reading import UNREADABLE, fenced
 from certwright.x509.workshop.containers import Contents, Item, Kind
 from certwright.x509.workshop.upload import summary
 
@@ -49,10 +49,11 @@ def part(item: Item) -> dict[str, Any]:
     if item.name:
         head["name"] = item.name
     try:
-        return head | dict(_fields(item))
+        with fenced:
+            return head | dict(_fields(item))
     except Problem as problem:
         return head | {"problem": problem.as_dict()}
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except UNREADABLE:
         return head | {"problem": {"code": "bad_der", "message": "This part can't be read: it breaks its format."}}
 
 

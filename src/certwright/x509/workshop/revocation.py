@@ -18,6 +18,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from certwright.kernel.problems import Problem
 from certwright.x509.certificates import CertificateFacts, extension_value, load, signed_by
+from certwright.x509.reading import UNREADABLE, fenced
 
 MAX_RESPONSE: Final = 64 * 1024
 MAX_LIST: Final = 16 * 1024 * 1024
@@ -71,10 +72,11 @@ def ocsp_request(leaf: bytes, issuer: bytes) -> bytes:
 def read_ocsp(response: bytes, leaf: bytes, issuer: bytes, at: datetime) -> Answer:
     """What a responder says of `leaf`. Never raises for what it is given."""
     try:
-        return _read_ocsp(response, load(leaf), load(issuer), at)
+        with fenced:
+            return _read_ocsp(response, load(leaf), load(issuer), at)
     except Problem as problem:
         return Answer(why=problem.message)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except UNREADABLE:
         return Answer(why="the OCSP response can't be read")
 
 
@@ -142,10 +144,11 @@ def _signature_fits(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bo
 def read_list(data: bytes, leaf: bytes, issuer: bytes, at: datetime) -> Answer:
     """What a revocation list (DER or PEM) says of `leaf`. Never raises for what it is given."""
     try:
-        return _read_list(data, load(leaf), load(issuer), at)
+        with fenced:
+            return _read_list(data, load(leaf), load(issuer), at)
     except Problem as problem:
         return Answer(why=problem.message)
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension):
+    except UNREADABLE:
         return Answer(why="the revocation list can't be read")
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certwright.connectors.target.handshake import fingerprint
 from certwright.connectors.target.nginx.config import Server, is_plain_path, shown
 from certwright.rooms.deployment.words import Address, Installed, Listener, Site, Slot, key_kind
+from certwright.x509.reading import UNREADABLE
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NAMES_TO_LOOK_AT = 8
@@ -33,10 +33,7 @@ def installed_in(content: bytes | None) -> Installed | None:
         kind = key_kind(certificate.public_key())
         names = _names_of(certificate)
     # Whatever was put into the file by hand: a certificate we can't read is shown as none, and can be replaced.
-    except (
-        ValueError, TypeError, x509.InvalidVersion, x509.UnsupportedGeneralNameType, x509.DuplicateExtension,
-        UnsupportedAlgorithm,
-    ):  # fmt: skip
+    except UNREADABLE:
         return None
     der = certificate.public_bytes(Encoding.DER)
     return Installed(fingerprint(der), names, certificate.not_valid_after_utc, kind)
