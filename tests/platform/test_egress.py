@@ -18,9 +18,9 @@ from certwright.platform.addresses import AddressGuard, special_class
 from certwright.platform.db import _open_transactions
 from certwright.platform.egress import Egress, EgressProblem, Fetched
 from certwright.platform.resolver import Outcome, Resolver, is_localhost
-from tests.servers.dns import free_port
 from tests.servers.hostile_dns import HostileDns, hostile_dns, reply
 from tests.servers.hostile_http import HostileHttp, answer, endless, hostile_http, raw, silent
+from tests.servers.ports import free_port
 
 LOOPBACK = AddressGuard.of(["127.0.0.0/8", "::1/128"])
 
@@ -136,7 +136,9 @@ def test_no_ipv6_wrapping_changes_what_an_ipv4_address_is(address: ipaddress.IPv
 def test_whatever_python_calls_not_global_is_refused_too(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
 ) -> None:
-    if not address.is_global and not (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped):
+    # Those in which an IPv4 address lies are what that is, whatever this release of Python calls the whole.
+    wraps = isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped or address.sixtofour)
+    if not address.is_global and not wraps:
         assert special_class(address) is not None
 
 
@@ -240,7 +242,8 @@ def test_localhost_names_are_loopback_and_nobody_is_asked(name: str) -> None:
 )
 def test_every_way_a_name_may_not_resolve_is_told_apart(say: Any, outcome: Outcome) -> None:
     with hostile_dns(say) as server:
-        egress = Egress(Resolver([server.endpoint], timeout=0.4))
+        # Who is answered has time for it, however busy the machine is.
+        egress = Egress(Resolver([server.endpoint], timeout=0.4 if outcome is Outcome.TIMEOUT else 60))
         problem = refused(egress, "http://x.test/")
         assert (problem.code, problem.extra["outcome"]) == ("egress_dns", str(outcome))
         assert problem.message.startswith("x.test ")

@@ -7,6 +7,8 @@ import asyncio
 import ctypes
 import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 # malloc.h of glibc.
@@ -39,6 +41,17 @@ async def give_back_regularly() -> None:
     while libc is not None:
         await asyncio.sleep(_EVERY)
         libc.malloc_trim(0)
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """While the product's modules are imported: what they make stays, and looking through it for garbage took a sixth
+    of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def freeze_loaded() -> None:

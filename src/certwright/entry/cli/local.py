@@ -61,6 +61,7 @@ def serve(
     _settle(listen, data_dir, config)
     from certwright.entry.lifeline import confine, take
     from certwright.platform.config import load_settings
+    from certwright.platform.memory import loading
 
     if split and role is not Role.ALL:
         raise CliError("usage", "--split starts every role; leave --role out.", exit_code=USAGE)
@@ -70,12 +71,14 @@ def serve(
         settings, forbidden = take(handed_fd)
         confine(role.value, forbidden)
     if role is Role.SIGNER:
-        from certwright.entry import signing
+        with loading():
+            from certwright.entry import signing
 
         signing.main(settings, handed_fd)
         return
-    from certwright.entry import serve as server
-    from certwright.entry.turns import Shares
+    with loading():
+        from certwright.entry import serve as server
+        from certwright.entry.turns import Shares
 
     server.main(
         settings, role=cast("server.Role", role.value), processes=processes, socket_fd=socket_fd, split=split,
@@ -86,8 +89,11 @@ def serve(
 def worker(data_dir: DataDir = None, config: Config = None) -> None:
     """Start a worker alone, beside other processes on the same database."""
     _settle(None, data_dir, config)
-    from certwright.entry import serve as server
     from certwright.platform.config import load_settings
+    from certwright.platform.memory import loading
+
+    with loading():
+        from certwright.entry import serve as server
 
     server.main(load_settings(), role="worker")
 
@@ -119,9 +125,12 @@ def _with_services(
     _settle(None, data_dir, config)
     import asyncio
 
-    from certwright.entry.serve import running_services
     from certwright.platform.config import load_settings
+    from certwright.platform.memory import loading
     from certwright.platform.telemetry import configure_logging
+
+    with loading():
+        from certwright.entry.serve import running_services
 
     configure_logging(level="warning")
     settings = load_settings()

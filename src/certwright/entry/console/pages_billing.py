@@ -36,6 +36,7 @@ from certwright.kernel.money import Money
 from certwright.kernel.problems import Invalid, NotFound, Problem
 from certwright.platform import idempotency
 from certwright.platform.i18n import _, ngettext
+from certwright.platform.typed_yaml import TooDeep, tokens
 from certwright.rooms import access, billing, certificates, validation
 from certwright.rooms.billing import CouponKind, DomainType, LineKind, OrderStatus, Review
 
@@ -122,13 +123,13 @@ def _document(form: Form) -> Mapping[str, Any]:
     """The product that was typed, in YAML or JSON. Raises Invalid `product_unreadable`, which names the line."""
     text = form.text("document")
     try:
-        for token in yaml.scan(text, yaml.SafeLoader):
+        for token in tokens(text):
             # A few lines of aliases make gigabytes.
             if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
                 raise _unreadable(_("anchors, aliases and tags are not taken"), token.start_mark.line + 1)
         found = yaml.safe_load(text)
-    except RecursionError as error:
-        raise _unreadable(_("it is nested too deeply"), 1) from error
+    except TooDeep as error:
+        raise _unreadable(_("it is nested too deeply"), error.line) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _unreadable(error.problem or error.context or "", mark.line + 1 if mark else 1) from error

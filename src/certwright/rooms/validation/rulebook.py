@@ -17,6 +17,7 @@ from certwright.kernel.ids import new_id
 from certwright.kernel.problems import Invalid, InvalidFields, Problem, Refused
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
+from certwright.platform.typed_yaml import TooDeep, tokens
 from certwright.rooms import access, audit
 from certwright.rooms.validation.rulepack import RulePack, parse, rule_pack, shipped_text
 from certwright.rooms.validation.tables import rule_packs
@@ -140,14 +141,14 @@ def checked(text: str) -> RulePack:
             fix="Start from the shipped file, which is far smaller.",
         )  # fmt: skip
     try:
-        for token in yaml.scan(text, yaml.SafeLoader):
+        for token in tokens(text):
             if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
                 raise _unreadable("Anchors, aliases and tags are not taken", token.start_mark.line + 1)
         node = yaml.compose(text, yaml.SafeLoader)
         lines = dict(_lines(node, ())) if node is not None else {}
         return parse(text)
-    except RecursionError as error:
-        raise _unreadable("It is nested too deeply", 1) from error
+    except TooDeep as error:
+        raise _unreadable("It is nested too deeply", error.line) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _unreadable(f"It is no YAML: {error.problem or error.context}", mark.line + 1 if mark else 1) from error
