@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import io
 import zipfile
 from collections.abc import Iterator
@@ -16,10 +18,11 @@ import pytest
 import sqlalchemy as sa
 
 from certwright.kernel.problems import Forbidden, Invalid, InvalidFields, NotFound, Refused, Stale
+from certwright.platform import jobs
 from certwright.platform.config import Settings
 from certwright.platform.events import events
 from certwright.rooms import audit, authorities, certificates
-from certwright.rooms.certificates import Applicant, Application, Operation, RevocationReason, State
+from certwright.rooms.certificates import Applicant, Application, Operation, RevocationReason, State, store
 from certwright.rooms.certificates.tables import versions
 from certwright.rooms.keys.tables import private_keys
 from certwright.rooms.validation.tables import evidence
@@ -359,6 +362,27 @@ def test_a_revoked_certificate_is_on_the_list_and_stays_revoked(product: World, 
         product.run(certificates.revoke(product.services, product.actor, detail.id, RevocationReason.UNSPECIFIED))
     with pytest.raises(Refused):
         product.run(certificates.download(product.services, product.actor, detail.id, "fullchain"))
+
+
+def test_what_is_shown_is_of_one_moment_although_it_is_revoked_meanwhile(
+    product: World, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detail = issue(product, site)
+    revoke(product, detail.id)
+    latest_application = store.latest_application
+
+    async def meanwhile(*what: Any) -> Any:
+        """Runs after the certificate was read and before its versions are."""
+        monkeypatch.setattr(store, "latest_application", latest_application)
+        # In a context of its own, like another process: it has no transaction open.
+        await asyncio.create_task(jobs.drain(product.services), context=contextvars.Context())
+        return await latest_application(*what)
+
+    monkeypatch.setattr(store, "latest_application", meanwhile)
+    shown = look(product, detail.id)
+    assert (shown.summary.state, shown.versions[0].revoked_at) == (State.VERIFYING_REVOCATION, None)
+    after = look(product, detail.id)
+    assert (after.summary.state, after.versions[0].revoked_at is None) == (State.REVOKED, False)
 
 
 def revoke(world: World, certificate_id: str, version_id: str | None = None) -> certificates.Detail:

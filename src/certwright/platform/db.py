@@ -246,13 +246,23 @@ class Database:
         )
         # The same pool, without BEGIN and COMMIT.
         self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._of_one_moment = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         self._straight = _Straight(self.dsn)
 
+    def begin(self) -> AbstractAsyncContextManager[Tx]:
+        """One transaction: commits at the end, rolls back on any exception. Each statement sees what was committed
+        before it. Raises Unavailable."""
+        return self._begin(self.engine)
+
+    def moment(self) -> AbstractAsyncContextManager[Tx]:
+        """For SELECTs whose answers make one document: all see what was committed before the first. Raises
+        Unavailable."""
+        return self._begin(self._of_one_moment)
+
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Tx]:
-        """One transaction: commits at the end, rolls back on any exception. Raises Unavailable."""
+    async def _begin(self, engine: AsyncEngine) -> AsyncIterator[Tx]:
         try:
-            async with self.engine.begin() as tx:
+            async with engine.begin() as tx:
                 token = _open_transactions.set(_open_transactions.get() + 1)
                 try:
                     yield tx

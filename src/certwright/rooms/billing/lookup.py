@@ -68,7 +68,7 @@ async def visible(tx: Tx, actor: Actor, action: str, order_id: str, *, lock: boo
 
 
 async def get_order(services: Services, actor: Actor, order_id: str) -> views.OrderDetail:
-    async with services.db.begin() as tx:
+    async with services.db.moment() as tx:
         return await detail(tx, services, await visible(tx, actor, "bss:order:get", order_id))
 
 

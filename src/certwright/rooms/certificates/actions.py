@@ -139,7 +139,8 @@ async def expiry_days(services: Services, actor: Actor, days: int = 100) -> list
 
 
 async def get_certificate(services: Services, actor: Actor, certificate_id: str) -> views.Detail:
-    async with services.db.begin() as tx:
+    # Or a state from before its revocation would stand beside a version from after it.
+    async with services.db.moment() as tx:
         row = await _visible(tx, actor, "scm:cert:get", certificate_id)
         return await _detail(tx, services, row)
 

@@ -237,7 +237,7 @@ async def record_discovery(tx: Tx, services: Services, target_id: str, found: Di
 
 async def list_sites(services: Services, actor: Actor, target_id: str) -> tuple[SiteView, ...]:
     """Sites as last discovered, with what is bound to them; those that are gone only while something is bound."""
-    async with services.db.begin() as tx:
+    async with services.db.moment() as tx:
         await _visible_target(tx, actor, "scm:target:get", target_id)
         return await _site_views(tx, target_id)
 
@@ -676,7 +676,7 @@ async def retry_due(services: Services) -> None:
 
 async def get_rollout(services: Services, actor: Actor, rollout_id: str) -> RolloutView:
     """A rollout with its items and every step run so far."""
-    async with services.db.begin() as tx:
+    async with services.db.moment() as tx:
         return await _rollout_view(tx, await _visible_rollout(tx, actor, "scm:rollout:get", rollout_id))
 
 

@@ -229,7 +229,7 @@ async def list_vettings(
 
 
 async def get_vetting(services: Services, actor: Actor, case_id: str) -> Vetting:
-    async with services.db.begin() as tx:
+    async with services.db.moment() as tx:
         return vetting_of(await own_case(tx, actor, "scm:vetting:get", case_id))
 
 

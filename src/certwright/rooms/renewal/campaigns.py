@@ -219,7 +219,7 @@ async def list_campaigns(
 
 
 async def get_campaign(services: Services, actor: Actor, campaign_id: str) -> Campaign:
-    async with services.db.begin() as tx:
+    async with services.db.moment() as tx:
         row = await _visible(tx, actor, "scm:campaign:get", campaign_id)
         return await _view(tx, row, services.clock.now())
 

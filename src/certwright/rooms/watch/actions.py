@@ -192,7 +192,7 @@ async def list_endpoints(
 
 async def get_endpoint(services: Services, actor: Actor, endpoint_id: str) -> tuple[Any, list[Any], list[Any]]:
     """The endpoint, what each of its addresses serves now, and its open alarms (rows)."""
-    async with services.db.begin() as tx:
+    async with services.db.moment() as tx:
         row = await _visible(tx, actor, "alarm:endpoint:get", endpoint_id)
         seen = await store.observation_page(tx, endpoint_id, current=True, limit=_MAX_ADDRESSES)
         standing = list((await store.open_alarms(tx, [endpoint_id])).values())

@@ -228,7 +228,7 @@ async def list_alarms(
 
 async def get_alarm(services: Services, actor: Actor, alarm_id: str) -> tuple[Any, list[Any]]:
     """The alarm's row and its history, oldest first."""
-    async with services.db.begin() as tx:
+    async with services.db.moment() as tx:
         row = await _visible(tx, actor, "alarm:alarm:get", alarm_id)
         return row, await store.history(tx, alarm_id)
 
