@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -500,6 +501,7 @@ def test_throttling_says_when_to_come_back(empty: Any) -> None:
 
 def test_no_answer_of_the_api_holds_a_hash_of_a_secret(api: Any) -> None:
     for path in ("/api/v1/users", "/api/v1/tokens", "/api/v1/me", "/api/v1/audit-events"):
-        text = api.get(path).text
+        # One id in 90,000 holds the word by chance.
+        text = re.sub(r"_[0-9a-z]{26}\b", "", api.get(path).text)
         assert "hash" not in text
         assert "argon2" not in text

@@ -47,7 +47,7 @@ def race(shop: Shop, held: str, *runners: Work, meanwhile: Callable[[], None] | 
         db = shop.services.db
         started: list[asyncio.Task[str]] = []
         outside = contextvars.copy_context()  # of the holder's transaction, which is none of theirs
-        async with asyncio.timeout(20), db.begin() as holder:
+        async with asyncio.timeout(60), db.begin() as holder:
             assert (await holder.exec_driver_sql(held)).rowcount > 0, "nothing to race for"
             for work in runners:
                 started.append(asyncio.create_task(answer(work), context=outside.copy()))

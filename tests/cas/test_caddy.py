@@ -19,8 +19,9 @@ from tests.cas import work
 from tests.certificates.ca_conformance import CaConformance, Subject
 from tests.conftest import World
 from tests.servers.caddy import Caddy, caddy, require_caddy
-from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
+from tests.servers.dns import DnsServer, TsigKey, authoritative, zone_text
 from tests.servers.pebble import pebble
+from tests.servers.ports import free_port
 from tests.servers.programs import require
 
 ZONE = "caddy.test"

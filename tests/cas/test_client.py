@@ -272,7 +272,7 @@ def test_how_long_to_wait_is_told(ca: FakeAcme, as_date: bool) -> None:
     async def go() -> None:
         await client.new_order(await account(client), [NAME])
 
-    assert 3590 <= refused(go()).extra["retry_after"] <= 3600
+    assert 3500 <= refused(go()).extra["retry_after"] <= 3600
 
 
 def test_words_of_the_ca_are_bounded_and_printable(ca: FakeAcme) -> None:

@@ -16,8 +16,9 @@ from tests.cas.site import Site, site
 from tests.certificates.ca_conformance import CaConformance, Subject
 from tests.conftest import World
 from tests.servers.acme import fake_acme
-from tests.servers.dns import authoritative, free_port, zone_text
+from tests.servers.dns import authoritative, zone_text
 from tests.servers.pebble import Pebble, pebble
+from tests.servers.ports import free_port
 from tests.servers.programs import require
 
 

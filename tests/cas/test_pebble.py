@@ -26,8 +26,9 @@ from certwright.x509.keys import read_private_key
 from tests.cas import work
 from tests.cas.site import Site, site
 from tests.conftest import World
-from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
+from tests.servers.dns import DnsServer, TsigKey, authoritative, zone_text
 from tests.servers.pebble import Pebble, pebble
+from tests.servers.ports import free_port
 from tests.servers.programs import require
 
 ZONE = "acme.test"

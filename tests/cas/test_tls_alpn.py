@@ -20,8 +20,9 @@ from certwright.x509.certificates import read_certificates
 from tests.cas import work
 from tests.cas.site import Site, site
 from tests.conftest import World
-from tests.servers.dns import DnsServer, authoritative, free_port, zone_text
+from tests.servers.dns import DnsServer, authoritative, zone_text
 from tests.servers.pebble import Pebble, pebble
+from tests.servers.ports import free_port
 from tests.servers.programs import require
 
 PORT = free_port()

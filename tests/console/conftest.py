@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from certwright.entry import serve, wiring
 from certwright.entry.api.base import SESSION_COOKIE
@@ -31,13 +31,15 @@ from certwright.platform.jobs import Worker
 from certwright.platform.services import Services
 from certwright.rooms import accounts
 from tests.servers.hostile_dns import HostileDns, hostile_dns, reply
-from tests.servers.nginx import Nginx, free_port
+from tests.servers.nginx import Nginx
+from tests.servers.ports import free_port
 from tests.servers.programs import find, require
 
 T = TypeVar("T")
 
-PATIENCE = 15_000
+PATIENCE = 60_000
 """Milliseconds a page may take to show what a test waits for."""
+expect.set_options(timeout=PATIENCE)
 
 
 @dataclass

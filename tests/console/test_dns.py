@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from certwright.platform.config import Settings
-from tests.servers.dns import DnsServer, authoritative, free_port, zone_text
+from tests.servers.dns import DnsServer, authoritative, zone_text
 from tests.servers.hostile_http import Handler, HostileHttp, answer, hostile_http
+from tests.servers.ports import free_port
 from tests.servers.powerdns import powerdns
 from tests.validation.servers import require
 

@@ -53,7 +53,7 @@ def test_the_page_shows_what_to_publish_in_both_forms_with_buttons_to_copy(play:
 
 def test_a_mailed_link_leads_to_a_page_that_asks_before_it_counts(play: Play) -> None:
     async def scenario(console: Console, mails: MailServer) -> None:
-        channel = SmtpChannel("localhost", mails.port, sender="cw@our.example", security="none", timeout=5)
+        channel = SmtpChannel("localhost", mails.port, sender="cw@our.example", security="none")
         console.services.ports[notify.Channel] = channel  # type: ignore[index]
         async with console.page() as page, console.page() as theirs:
             await console.set_up(page)

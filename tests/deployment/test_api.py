@@ -18,7 +18,7 @@ BASE = "/api/v1"
 @pytest.fixture
 def door(api: Any, nginx: Nginx) -> Any:
     world = api.world
-    world.services.ports[deployment.TargetKinds] = Targets({"nginx": NginxKind(verify_seconds=2)})
+    world.services.ports[deployment.TargetKinds] = Targets({"nginx": NginxKind()})
     world.run(authorities.ensure_builtin(world.services, world.account.id, world.project_id))
     old = make("a.example")
     nginx.write_site("a.example", old.pem, old.key_pem)

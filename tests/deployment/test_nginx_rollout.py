@@ -23,7 +23,8 @@ from certwright.rooms.deployment.ports import Target, Workspace
 from certwright.rooms.deployment.words import Address, KeyKind, Plan, Site, StepResult
 from tests.deployment.certs import Made, make, sign
 from tests.deployment.conftest import Opener
-from tests.servers.nginx import Nginx, free_port
+from tests.servers.nginx import Nginx
+from tests.servers.ports import free_port
 
 ROLLOUT = "roll_1"
 
@@ -59,7 +60,7 @@ async def served(nginx: Nginx, name: str | None = "a.example", kind: KeyKind | N
 async def settles_on(nginx: Nginx, wanted: Made) -> None:
     """Of two reloads the first may show only after the second was asked for: on a busy machine nginx serves the one
     certificate, the other, and the first again."""
-    deadline = asyncio.get_running_loop().time() + 20
+    deadline = asyncio.get_running_loop().time() + 60
     while await served(nginx) != wanted.sha256:
         assert asyncio.get_running_loop().time() < deadline, "the wanted certificate is not served"
         await asyncio.sleep(0.05)

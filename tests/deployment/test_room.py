@@ -115,7 +115,7 @@ def room(world: World, nginx: Nginx) -> Room:
     for kind in KINDS:
         world.services.events.subscribe(f"deployment.{kind}", "test", listen)
     ports: Any = world.services.ports
-    ports[TargetKinds] = Targets({"nginx": NginxKind(verify_seconds=2)})
+    ports[TargetKinds] = Targets({"nginx": NginxKind()})
     ports[certificates.Usage] = deployment.Bindings()
     world.run(authorities.ensure_builtin(world.services, world.account.id, world.project_id))
     old = make("a.example", "www.a.example")
@@ -534,6 +534,16 @@ def test_nginx_that_does_not_run_fails_the_rollout_at_once(room: Room) -> None:
     assert (done.state, done.problem and done.problem["code"]) == (RolloutState.UNDONE, "nginx_not_running")
 
 
+def fail(room: Room) -> None:
+    """As often as there are tries; nothing is served, however long one looks."""
+    ports: Any = room.services.ports
+    patient, ports[TargetKinds] = ports[TargetKinds], Targets({"nginx": NginxKind(verify_seconds=0.1)})
+    for _ in range(8):
+        room.world.drain()
+        room.world.later(minutes=5)
+    ports[TargetKinds] = patient
+
+
 def test_an_undo_that_keeps_failing_ends_as_failed_and_can_be_asked_for_again(room: Room) -> None:
     site = room.sites(room.target())["a.example"]
     certificate_id = room.certificate("a.example")
@@ -541,9 +551,7 @@ def test_an_undo_that_keeps_failing_ends_as_failed_and_can_be_asked_for_again(ro
     started = room.deploy(certificate_id, site)
     run_until(room, started, Step.VERIFY)
     room.nginx.stop()
-    for _ in range(8):
-        room.world.drain()
-        room.world.later(minutes=5)
+    fail(room)
     failed = room.rollout(started.id)
     assert failed.state is RolloutState.FAILED
     assert [step.outcome for step in failed.steps if step.step is Step.UNDO] == ["failed"] * 5
@@ -563,9 +571,7 @@ def fail_to_undo(room: Room, *sites: SiteView) -> RolloutView:
     run_until(room, started, Step.VERIFY)
     room.nginx.stop()
     room.nginx.certs.rename(room.nginx.certs.with_name("away"))
-    for _ in range(8):
-        room.world.drain()
-        room.world.later(minutes=5)
+    fail(room)
     failed = room.rollout(started.id)
     assert failed.state is RolloutState.FAILED
     return failed

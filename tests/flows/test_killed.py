@@ -15,7 +15,7 @@ import pytest
 from certwright.entry.cli.client import Api
 from certwright.entry.cli.session import sign_in
 from certwright.entry.cli.settings import Connection
-from certwright.entry.demo.servers import free_ports
+from tests.servers.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "a long enough passphrase 7"  # of a throw-away product
@@ -35,7 +35,7 @@ def site() -> Iterator[socket.socket]:
 
 @pytest.fixture
 def url() -> str:
-    return f"https://127.0.0.1:{free_ports(1)[0]}"
+    return f"https://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_a_target_does_not_tell_what_stands_in_files_that_are_no_nginx_configura
 
 def test_a_name_in_another_encoding_does_not_break_the_list_of_sites(world: World, nginx: Nginx) -> None:
     services = world.services
-    services.ports[TargetKinds] = Targets({"nginx": NginxKind(verify_seconds=3.0)})  # type: ignore[index]
+    services.ports[TargetKinds] = Targets({"nginx": NginxKind()})  # type: ignore[index]
     pair = make("a.example")
     site = nginx.write_site("a.example", pair.pem, pair.key_pem)
     text = site.conf.read_bytes()

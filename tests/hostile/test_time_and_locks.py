@@ -18,7 +18,7 @@ from certwright.rooms import authorities, certificates, watch
 from certwright.rooms.certificates import Applicant, Application
 from certwright.rooms.certificates import jobs as issuing
 from tests.conftest import World
-from tests.servers.nginx import free_port
+from tests.servers.ports import free_port
 
 
 def test_watching_goes_on_after_the_clock_was_a_year_ahead_for_a_while(world: World) -> None:

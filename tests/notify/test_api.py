@@ -14,7 +14,7 @@ from tests.servers.smtp import mail_server
 
 def test_a_recipient_from_invitation_to_removal(api: Any) -> None:
     with mail_server() as server:
-        channel = SmtpChannel("localhost", server.port, sender="cw@our.example", security="none", timeout=5)
+        channel = SmtpChannel("localhost", server.port, sender="cw@our.example", security="none")
         api.world.services.ports[Channel] = channel
         made = api.post("/api/v1/recipients", {"name": "Carl", "email": "carl@ops.example", "locale": "pt-BR"})
         assert (made.status_code, made.json()["verified"], made.json()["locale"]) == (201, False, "pt_BR")

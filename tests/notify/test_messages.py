@@ -26,7 +26,7 @@ NAME = "www.example.test"
 def mails(world: Any) -> Iterator[MailServer]:
     """A mail server, and the product set to use it."""
     with mail_server() as server:
-        plug(world, SmtpChannel("localhost", server.port, sender="cw@our.example", security="none", timeout=5))
+        plug(world, SmtpChannel("localhost", server.port, sender="cw@our.example", security="none"))
         yield server
 
 

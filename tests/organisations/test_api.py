@@ -253,7 +253,7 @@ def test_a_certificate_administrator_has_no_seat_at_the_desk(api: Api, organisat
 def test_the_mailed_link_works_for_somebody_without_an_account_once(api: Api, organisation: str) -> None:
     world = api.world
     with mail_server() as server:
-        channel = SmtpChannel("localhost", server.port, sender="cw@our.example", security="none", timeout=5)
+        channel = SmtpChannel("localhost", server.port, sender="cw@our.example", security="none")
         world.services.ports[Channel] = channel  # type: ignore[index]  # a test plugs in what the entry would
         case_id = begin(world, organisation)
         (written,) = letters(world, case_id)

@@ -18,7 +18,7 @@ from certwright.entry.lifeline import handed, take
 from certwright.kernel.problems import Unavailable
 from certwright.platform.config import Settings
 
-BOUND = 30.0  # seconds; only reached when something is broken
+BOUND = 60.0  # seconds; only reached when something is broken
 
 
 class Life:

@@ -59,7 +59,7 @@ async def count_run(services: Services, toy: str) -> None:
         await tx.execute(sa.update(toys).where(toys.c.id == toy).values(runs=toys.c.runs + 1))
 
 
-async def until(fact: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+async def until(fact: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     async with asyncio.timeout(seconds):
         while not await fact():
             await asyncio.sleep(0.02)
@@ -74,7 +74,7 @@ async def working(world: World, fact: Callable[[], Awaitable[bool]], *, workers:
     finally:
         for worker in running:
             worker.stop()
-        await asyncio.wait_for(asyncio.gather(*tasks), 20)
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
 
 def test_a_started_step_runs_after_the_commit_and_is_over_when_it_says_so(toybox: World) -> None:

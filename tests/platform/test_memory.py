@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
@@ -52,7 +53,7 @@ def test_large_blocks_go_back_at_once() -> None:
 
 
 REGULARLY = """
-memory._EVERY = 0.01
+memory._EVERY = 0
 
 def after_freeing():
     async def for_a_while():
@@ -68,3 +69,12 @@ def test_pages_between_blocks_in_use_go_back_after_a_while() -> None:
     blocks = "print(more(60_000, 1000))"
     assert grown(SET + blocks) > 50, "there is something to be given back"
     assert grown(SET + REGULARLY + blocks) < 15
+
+
+def test_while_modules_are_loaded_nothing_is_looked_for_and_afterwards_it_is_however_that_ended() -> None:
+    with memory.loading():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), memory.loading():
+        raise ImportError
+    assert gc.isenabled()

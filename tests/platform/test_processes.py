@@ -7,6 +7,7 @@ import os
 import pickle
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -86,15 +87,20 @@ def test_what_is_stuck_or_died_is_ended_and_replaced_and_others_are_answered() -
     with_pool(story)
 
 
-def test_too_many_waiting_are_refused() -> None:
+def test_too_many_waiting_are_refused(tmp_path: Path) -> None:
+    # Whoever reads it waits until somebody has written.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
     async def story(pool: Processes) -> None:
         await pool.run(os.getpid)
-        busy = [asyncio.create_task(pool.run(time.sleep, 0.2)) for _ in range(2)]
+        busy = [asyncio.create_task(pool.run(*work)) for work in ((Path.read_text, pipe), (os.getpid,))]
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         with pytest.raises(Problem) as refused:
             await pool.run(os.getpid)
         assert (refused.value.code, refused.value.extra) == ("workshop_busy", {"retry_after": 5})
+        await asyncio.to_thread(pipe.write_text, "go on")
         await asyncio.gather(*busy)
         assert await pool.run(os.getpid)
 

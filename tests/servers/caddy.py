@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from tests.servers.dns import free_port
+from tests.servers.ports import free_port
 from tests.servers.programs import find
 from tests.servers.tls import issue
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import base64
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +20,9 @@ import dns.message
 import dns.query
 import dns.rdatatype
 
-START_SECONDS = 15
+from tests.servers.ports import free_port
+
+START_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -68,25 +69,6 @@ def _unconfined(program: str, directory: Path) -> str:
     if Path("/etc/apparmor.d/usr.sbin.named").exists() and enabled.exists() and enabled.read_text().strip() == "Y":
         return shutil.copy(program, directory / "named")
     return program
-
-
-def free_port(*addresses: str) -> int:
-    """A port free for UDP and TCP on every one of the addresses."""
-    for _ in range(200):
-        port = secrets.randbelow(20000) + 40000
-        if all(_is_free(address, port) for address in addresses or ("127.0.0.1",)):
-            return port
-    raise RuntimeError("no free port was found")
-
-
-def _is_free(address: str, port: int) -> bool:
-    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind((address, port))
-            except OSError:
-                return False
-    return True
 
 
 def zone_text(zone: str, records: Sequence[str] = (), servers: Mapping[str, str] | None = None) -> str:

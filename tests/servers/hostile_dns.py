@@ -13,7 +13,7 @@ import dns.message
 import dns.rdatatype
 import dns.rrset
 
-from tests.servers.dns import free_port
+from tests.servers.ports import free_port
 
 Answer = Callable[[dns.message.Message], "dns.message.Message | bytes | None"]
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.servers.ports import free_port
+
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -66,7 +68,7 @@ def endless(head: bytes, piece: bytes, pause: float = 0.0) -> Handler:
 def hostile_http(routes: Mapping[str, Handler], *, address: str = "127.0.0.1", port: int = 0) -> Iterator[HostileHttp]:
     """Serve `routes` by path; anything else is 404."""
     loop = asyncio.new_event_loop()
-    server = HostileHttp(address, port)
+    server = HostileHttp(address, port or free_port(address))
     ready = threading.Event()
     stopping = asyncio.Event()
 
@@ -82,8 +84,7 @@ def hostile_http(routes: Mapping[str, Handler], *, address: str = "127.0.0.1", p
             writer.close()
 
     async def serve() -> None:
-        listening = await asyncio.start_server(handle, address, port)
-        server.port = listening.sockets[0].getsockname()[1]
+        listening = await asyncio.start_server(handle, address, server.port)
         ready.set()
         await stopping.wait()
         listening.close()
@@ -99,7 +100,7 @@ def hostile_http(routes: Mapping[str, Handler], *, address: str = "127.0.0.1", p
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    if not ready.wait(10):
+    if not ready.wait(60):
         raise RuntimeError("the hostile server didn't start")
     try:
         yield server

@@ -15,16 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.servers.ports import free_port
 from tests.servers.programs import find
 
-_PATIENCE = 10.0
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from tests.servers.ports import free_port
+
 
 @dataclass
 class Mail:
@@ -96,7 +98,7 @@ class MailServer:
             )  # fmt: skip
 
         at_once = None if starttls else context
-        self._server = await loop.create_server(session, "127.0.0.1", 0, ssl=at_once)
+        self._server = await loop.create_server(session, "127.0.0.1", free_port(), ssl=at_once)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -118,10 +120,10 @@ def mail_server(
     thread = threading.Thread(target=loop.run_forever, name="mail-server", daemon=True)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(server.listen(context, starttls=starttls, auth=auth), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.listen(context, starttls=starttls, auth=auth), loop).result(60)
         yield server
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()

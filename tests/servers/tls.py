@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.servers.ports import free_port
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -135,7 +137,7 @@ class TlsServer:
                 return
             if not await self._agree(reader, writer):
                 return
-            await writer.start_tls(self.context, ssl_handshake_timeout=5)
+            await writer.start_tls(self.context, ssl_handshake_timeout=60)
             await reader.read(1)
         except (OSError, ssl.SSLError, asyncio.CancelledError):
             pass  # the other side left, or the server is being stopped
@@ -181,10 +183,10 @@ def tls_server(issued: Issued, *, mode: str = "tls", host: str = "127.0.0.1", po
     thread = threading.Thread(target=loop.run_forever, name="tls-server", daemon=True)
     thread.start()
     try:
-        asyncio.run_coroutine_threadsafe(server.listen(host, port), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.listen(host, port or free_port(host)), loop).result(60)
         yield server
     finally:
-        asyncio.run_coroutine_threadsafe(server._stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server._stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()

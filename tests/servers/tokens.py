@@ -135,7 +135,7 @@ def behind_p11_kit(folder: Path) -> OneToken:
 
 def _wait_for(server: subprocess.Popen[bytes], place: Path) -> None:
     """Until it listens: a moment after its socket is there."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         with socket.socket(socket.AF_UNIX) as asking:
             try:

@@ -20,7 +20,7 @@ BASE = "/api/v1"
 
 def test_from_a_pfx_to_a_server_and_on_to_the_next_version(api: Any, nginx: Nginx, tmp_path: Path) -> None:  # noqa: F811
     world = api.world
-    world.services.ports[deployment.TargetKinds] = Targets({"nginx": NginxKind(verify_seconds=2)})
+    world.services.ports[deployment.TargetKinds] = Targets({"nginx": NginxKind()})
     old = ca().leaf("a.example", own=key("old"))
     nginx.write_site("a.example", (to_pem(old) + ca().pem).encode(), pem_key(key("old")).encode())
     first, second = ca().leaf("a.example", days=20), ca().leaf("a.example", own=key("new"))

@@ -15,7 +15,8 @@ from certwright.kernel.actor import Actor
 from certwright.rooms import access
 from certwright.rooms.validation import DnsProviders
 from tests.conftest import World
-from tests.servers.dns import TsigKey, free_port
+from tests.servers.dns import TsigKey
+from tests.servers.ports import free_port
 
 KEY = TsigKey("door.key")
 
@@ -48,7 +49,7 @@ class Door:
 
 @pytest.fixture
 def call(world: World, monkeypatch: pytest.MonkeyPatch) -> Door:
-    world.services.ports[DnsProviders] = DnsProviders({"rfc2136": Rfc2136Provider(timeout=2)})  # type: ignore[index]
+    world.services.ports[DnsProviders] = DnsProviders({"rfc2136": Rfc2136Provider()})  # type: ignore[index]
     return Door(world, monkeypatch)
 
 

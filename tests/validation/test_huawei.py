@@ -13,8 +13,8 @@ from certwright.kernel.problems import Invalid, InvalidFields
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.egress import Egress, EgressProblem
 from certwright.platform.resolver import Resolver
-from tests.servers.dns import free_port
 from tests.servers.huawei_dns import HuaweiDns, huawei_dns
+from tests.servers.ports import free_port
 from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run, txt
 
 ZONE = "huawei.example"
@@ -32,7 +32,7 @@ def api() -> Iterator[HuaweiDns]:
 def writer(
     url: str, key: str = AK, secret: str = SK, zone: str = ZONE, *, guard: AddressGuard = GUARD, **changes: Any
 ) -> HuaweiWriter:
-    provider = HuaweiProvider(timeout=5, **changes)
+    provider = HuaweiProvider(**changes)
     # Straight to the writer: settings take https only, and the server here speaks http.
     return provider.writer(
         Egress(Resolver([], guard=guard), guard), [zone], {"access_key": key, "endpoint": url}, secret

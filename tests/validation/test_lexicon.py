@@ -13,7 +13,7 @@ from certwright.kernel.problems import Invalid, InvalidFields
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.egress import Egress, EgressProblem
 from certwright.platform.resolver import Resolver
-from tests.servers.dns import free_port
+from tests.servers.ports import free_port
 from tests.servers.powerdns import PowerDns, powerdns
 from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run, txt
 

@@ -26,7 +26,7 @@ OWN_PAGE = {"sec-fetch-site": "same-origin"}
 @pytest.fixture
 def mails(world: World) -> Iterator[MailServer]:
     with mail_server() as server:
-        channel = SmtpChannel("localhost", server.port, sender="cw@our.example", security="none", timeout=5)
+        channel = SmtpChannel("localhost", server.port, sender="cw@our.example", security="none")
         world.services.ports[notify.Channel] = channel  # type: ignore[index]
         yield server
 

@@ -19,8 +19,9 @@ from certwright.kernel.problems import Invalid, InvalidFields, Unavailable
 from certwright.platform.addresses import AddressGuard
 from certwright.platform.egress import Egress, EgressProblem
 from certwright.platform.resolver import Resolver
-from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
+from tests.servers.dns import DnsServer, TsigKey, authoritative, zone_text
 from tests.servers.hostile_dns import hostile_dns
+from tests.servers.ports import free_port
 from tests.validation.dns_writer_conformance import DnsWriterConformance, Subject, code_of, run, txt
 from tests.validation.servers import require
 
@@ -32,7 +33,7 @@ GUARD = AddressGuard.of(["127.0.0.0/8"])
 
 
 def writer(port: int, key: TsigKey, zones: tuple[str, ...] = (ZONE,), **changes: Any) -> Rfc2136Writer:
-    options: dict[str, Any] = {"key_name": key.name, "algorithm": key.algorithm, "secret": key.secret, "timeout": 5}
+    options: dict[str, Any] = {"key_name": key.name, "algorithm": key.algorithm, "secret": key.secret}
     egress = Egress(Resolver([], guard=GUARD), GUARD)
     return Rfc2136Writer(egress, "127.0.0.1", port, zones, **(options | changes))
 
@@ -103,7 +104,7 @@ def test_an_unsigned_success_is_not_believed() -> None:
         return response.to_wire()
 
     with hostile_dns(agree) as liar:
-        assert code_of(writer(liar.port, KEY, timeout=2).check_credentials()) == "dns_update_failed"
+        assert code_of(writer(liar.port, KEY).check_credentials()) == "dns_update_failed"
 
 
 def test_a_server_on_a_forbidden_network_is_never_contacted() -> None:

@@ -35,8 +35,9 @@ from certwright.rooms.validation import (
 from certwright.rooms.validation import actions as validation_actions
 from certwright.rooms.validation.tables import challenges, dns_connections, evidence
 from tests.conftest import World
-from tests.servers.dns import DnsServer, TsigKey, authoritative, free_port, zone_text
+from tests.servers.dns import DnsServer, TsigKey, authoritative, zone_text
 from tests.servers.hostile_http import Handler, HostileHttp, answer, hostile_http
+from tests.servers.ports import free_port
 from tests.validation.servers import require
 
 ZONE = "room.test"
@@ -82,7 +83,7 @@ def settings(tmp_path: Path, worker_database: str, dns_port: int, site: HostileH
 
 @pytest.fixture
 def room(world: World) -> World:
-    world.services.ports[DnsProviders] = DnsProviders({"rfc2136": Rfc2136Provider(timeout=3)})  # type: ignore[index]
+    world.services.ports[DnsProviders] = DnsProviders({"rfc2136": Rfc2136Provider()})  # type: ignore[index]
     return world
 
 

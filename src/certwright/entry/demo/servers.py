@@ -25,6 +25,8 @@ from cryptography.x509.oid import NameOID
 LOOPBACK = "127.0.0.1"
 _PR_SET_PDEATHSIG = 1
 _PATIENCE = 15.0
+# Below those the system gives to outgoing connections: one of these could have the port whenever nobody listens.
+_PORTS = range(12_000, 20_000)
 
 
 class DemoError(Exception):
@@ -40,26 +42,23 @@ def find(program: str, package: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that are free for TCP and UDP now."""
-    held: list[socket.socket] = []
+    """Different ports of 127.0.0.1 that are free for TCP and UDP now."""
     ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.socket()
-            held.append(tcp)
-            tcp.bind((LOOPBACK, 0))
-            port = tcp.getsockname()[1]
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            held.append(udp)
-            try:
-                udp.bind((LOOPBACK, port))
-            except OSError:
-                continue
+    while len(ports) < count:
+        port = secrets.choice(_PORTS)
+        if port not in ports and _is_free(port):
             ports.append(port)
-    finally:
-        for one in held:
-            one.close()
     return ports
+
+
+def _is_free(port: int) -> bool:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                return False
+    return True
 
 
 def _end_with_parent() -> None:
