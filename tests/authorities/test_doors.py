@@ -498,6 +498,12 @@ def test_a_kind_has_no_extensions_of_cas_lists_and_responders(oid: str) -> None:
     assert refusal.value.code == "profile_extension"
 
 
+def test_an_unknown_purpose_is_told_the_words_there_are() -> None:
+    with pytest.raises(Invalid) as refusal:
+        read_profile("odd", {"extended_key_usage": ["server"]})
+    assert "can't hold 'server': write server_auth, client_auth, " in refusal.value.message
+
+
 def test_a_kind_that_says_a_purpose_twice_is_kept_with_it_once(world: World, low: authorities.Authority) -> None:
     body = {"extended_key_usage": ["client_auth", CLIENT_AUTH]}
     made = world.run(authorities.create_profile(world.services, world.actor, "twice", body))

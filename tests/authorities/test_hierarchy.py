@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from certwright.kernel.problems import Forbidden, Invalid, NotFound, Problem, Refused, Stale
 from certwright.rooms import authorities
 from certwright.rooms.audit.tables import audit_events
-from certwright.rooms.authorities import rules
+from certwright.rooms.authorities import rules, store
 from certwright.rooms.authorities.jobs import step
 from certwright.rooms.authorities.rules import CaFacts, CaOperation
 from certwright.rooms.authorities.tables import ca_keys
@@ -168,6 +169,32 @@ def test_name_constraints_and_purposes_bind_what_is_issued_below(world: World, t
         assert code in [finding["code"] for finding in refusal.value.extra["findings"]]
 
 
+def test_constraints_on_mail_and_uris_bind_what_is_issued_below_and_openssl_agrees(
+    world: World, tmp_path: Path
+) -> None:
+    limits = NameConstraints(
+        permitted_emails=("ann@one.example", "@two.example", ".three.example"), permitted_uris=(".svc.example",),
+        excluded_emails=("old.three.example",), excluded_uris=("b\u00fccher.svc.example",),
+    )  # fmt: skip
+    root = make(world)
+    low = make(world, BELOW, parent_id=root.id, constraints=limits)
+    assert low.permitted == ("email:ann@one.example", "email:two.example", "email:.three.example", "uri:.svc.example")
+    assert low.excluded == ("email:old.three.example", "uri:xn--bcher-kva.svc.example")
+    assert root.certificate_der
+    assert low.certificate_der
+    allowed = ("ann@one.example", "bob@two.example", "bob@a.three.example", "spiffe://a.svc.example/x")
+    made = leaf(world, low.id, *allowed, profile="client")
+    pem_files(tmp_path, root=root.certificate_der, chain=low.certificate_der, leaf=made.der)
+    assert openssl_verifies(tmp_path, world) == "leaf.pem: OK"
+    for outside in (
+        "bob@one.example", "bob@x.two.example", "bob@three.example", "bob@old.three.example",
+        "spiffe://svc.example/x", "https://xn--bcher-kva.svc.example/",
+    ):  # fmt: skip
+        with pytest.raises(Invalid) as refusal:
+            leaf(world, low.id, outside, profile="client")
+        assert [one["code"] for one in refusal.value.extra["findings"]] == ["name_constraint"], outside
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"name": " "}, "ca_name_invalid"),
     "a line break in its name": ({"name": "a\nb"}, "ca_name_invalid"),
@@ -184,6 +211,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no lists": ({"crl_shards": 0}, "crl_shards_out_of_range"),
     "a network that is none": (
         {"constraints": NameConstraints(permitted_ips=("10.0.0.1/8",))}, "name_constraint_invalid",
+    ),
+    "a mailbox that is none": (
+        {"constraints": NameConstraints(permitted_emails=("a b@shop.example",))}, "name_constraint_invalid",
+    ),
+    "a star": ({"constraints": NameConstraints(permitted_uris=("*.shop.example",))}, "name_constraint_invalid"),
+    "a URI where its host belongs": (
+        {"constraints": NameConstraints(excluded_uris=("https://shop.example/",))}, "name_is_url",
     ),
     "two parents": ({"parent_id": "ca_1", "outside": True}, "ca_two_parents"),
 }  # fmt: skip
@@ -258,7 +292,7 @@ def test_a_ca_of_a_parent_outside_waits_for_its_certificate_and_then_issues(worl
     assert read_crl(world.run(authorities.newest_crl(world.services, waiting.id)).der).number == 1
     with pytest.raises(Refused) as again:
         world.run(authorities.install_certificate(world.services, world.actor, waiting.id, text))
-    assert again.value.code == "ca_install_refused"
+    assert again.value.code == "ca_certificate_installed"
 
 
 def test_a_pending_ca_takes_only_a_certificate_of_its_own_request(world: World) -> None:
@@ -321,6 +355,28 @@ def test_a_ca_is_not_brought_with_anothers_key_or_twice(world: World) -> None:
     assert "secret 123" not in str(locked.value.as_dict())
 
 
+def test_what_stands_above_is_remembered_of_the_ca_and_not_of_its_certificate(world: World) -> None:
+    root = make(world)
+    low = make(world, BELOW, parent_id=root.id, path_len=0)
+    assert low.certificate_der is not None
+    assert root.certificate_der is not None
+    made = leaf(world, low.id)
+    # As if it had been brought once without what is above it, and again with more.
+    said = {
+        "kind": "issuing", "parent_id": None, "revision": 1, "sha256": low.sha256,
+        "certificate_der": low.certificate_der,
+    }  # fmt: skip
+    short = SimpleNamespace(id="ca_short", outside_chain=[], **said)
+    long = SimpleNamespace(id="ca_long", outside_chain=[made.der, root.certificate_der], **said)
+
+    async def both() -> list[tuple[bytes, ...]]:
+        async with world.services.db.begin() as tx:
+            return [await store.chain(tx, ca) for ca in (short, long, short)]
+
+    assert world.run(both()) == [(low.certificate_der,), (low.certificate_der, made.der), (low.certificate_der,)]
+    assert store.known_chain("ca_long", 1) == (low.certificate_der, made.der)
+
+
 # --- states ----------------------------------------------------------------------------------------------------------
 
 
@@ -344,9 +400,9 @@ def test_states_follow_from_facts() -> None:
 
 ALLOWED = {
     CaState.PENDING: {"install", "delete", "update"},
-    CaState.ACTIVE: {"issue", "disable", "revoke", "update"},
+    CaState.ACTIVE: {"issue", "disable", "revoke", "update", "install", "renew"},
     CaState.DISABLED: {"enable", "revoke", "delete", "update"},
-    CaState.EXPIRED: {"delete"},
+    CaState.EXPIRED: {"delete", "install", "renew"},
     CaState.REVOKED: {"delete", "update"},
     CaState.DELETED: {"restore"},
 }

@@ -95,9 +95,9 @@ def verify(public: PublicKey, signature: bytes, data: bytes, hash_name: str) -> 
         public.verify(signature, data, ec.ECDSA(_HASHES[hash_name]))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made() -> Iterator[dict[str, OneToken]]:
-    """One of each for all tests: p11-kit's client asks only once where its server is."""
+    """One of each for all tests of a process, in any order: p11-kit's client asks only once where its server is."""
     tokens_made: dict[str, OneToken] = {}
     yield tokens_made
     for each in tokens_made.values():

@@ -30,7 +30,7 @@ from certwright.rooms.access import people
 from certwright.rooms.audit import audit_events
 from certwright.rooms.authorities import actions, leaves
 from certwright.rooms.authorities.status import StatusAnswers
-from certwright.rooms.authorities.tables import ca_keys, issued_certificates, ocsp_responders
+from certwright.rooms.authorities.tables import ca_keys, ca_profiles, issued_certificates, ocsp_responders
 from certwright.rooms.authorities.words import IssueRequest, LeafRequest
 from certwright.rooms.keys.tables import private_keys
 from certwright.x509 import ocsp
@@ -302,13 +302,50 @@ def test_a_kind_described_as_data_is_issued_as_described(world: World, low: auth
         leaf(world, low.id, "gate.example.com", profile="vpn")
 
 
+def test_a_short_lived_certificate_has_nothing_to_ask(world: World, low: authorities.Authority) -> None:
+    made = leaf(world, low.id, "www.example.com", profile="server_short", days=90)
+    certificate = x509.load_der_x509_certificate(made.der)
+    assert made.not_after - made.not_before <= timedelta(days=7)
+    certificate.extensions.get_extension_for_oid(x509.ObjectIdentifier("2.5.29.56"))  # RFC 9608
+    with pytest.raises(x509.ExtensionNotFound):
+        certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints)
+    access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    assert [way.access_method for way in access] == [x509.oid.AuthorityInformationAccessOID.CA_ISSUERS]
+
+
+def test_a_kind_saved_with_what_is_barred_now_is_shown_with_the_reason_and_stops_nobody_else(
+    world: World, api: Api, low: authorities.Authority
+) -> None:
+    world.run(authorities.create_profile(world.services, world.actor, "vpn", VPN))
+    old = VPN | {"extensions": [{"oid": "2.5.29.46", "value": "MAA=", "critical": False}]}
+
+    async def saved_long_ago() -> None:
+        async with world.services.db.begin() as tx:
+            await tx.execute(sa.update(ca_profiles).where(ca_profiles.c.name == "vpn").values(body=old))
+
+    world.run(saved_long_ago())
+    (shown,) = [one for one in api.get("/api/v1/ca-profiles").json()["items"] if one["problem"] is not None]
+    assert (shown["name"], shown["body"]["extensions"][0]["oid"]) == ("vpn", "2.5.29.46")
+    why = "Nothing is issued as 'vpn' any more: the extension 2.5.29.46 is one that the profile's own members decide."
+    assert (shown["problem"]["code"], shown["problem"]["message"]) == ("profile_unusable", why)
+    refused, issued = issue(world, low, LeafRequest("vpn", ("a.example.com",)), CLIENT)
+    assert isinstance(refused, Invalid)
+    assert (refused.code, refused.field) == ("profile_unusable", "profile")
+    assert isinstance(issued, authorities.Leaf)
+    # Limits may name it, and changing it makes it good again.
+    limits = authorities.PolicyLimits(profiles=("vpn",))
+    world.run(authorities.create_policy(world.services, world.actor, "Vpn", limits))
+    world.run(authorities.update_profile(world.services, world.actor, "vpn", VPN, revision=1))
+    assert isinstance(issue(world, low, LeafRequest("vpn", ("a.example.com",)))[0], authorities.Leaf)
+
+
 def test_a_kind_of_one_account_is_no_kind_of_another(world: World) -> None:
     world.run(authorities.create_profile(world.services, world.actor, "vpn", VPN))
     world.run(authorities.create_profile(world.services, world.other_actor, "vpn", VPN))
     with pytest.raises(Refused) as refusal:
         world.run(authorities.create_profile(world.services, world.actor, "vpn", VPN))
     assert refusal.value.code == "profile_name_taken"
-    assert len(world.run(authorities.list_profiles(world.services, world.other_actor))) == 5
+    assert len(world.run(authorities.list_profiles(world.services, world.other_actor))) == 6
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ FROM = {
     "revoke": {S.ACTIVE, S.DISABLED},
     "delete": {S.PENDING, S.DISABLED, S.EXPIRED, S.REVOKED},
     "restore": {S.DELETED},
+    "renew": {S.ACTIVE, S.EXPIRED},
 }
 """In which states an operation is possible at all."""
 
@@ -51,6 +52,7 @@ class Kept:
     id: str
     parent: Kept | None
     serial: str | None
+    not_before: datetime | None
     not_after: datetime | None
     disabled: bool = False
     revoked: bool = False
@@ -87,7 +89,7 @@ class Walk:
         return f"{self.number}.{next(self.names)}"
 
     def _made(self, ca: authorities.Authority, parent: Kept | None) -> Kept:
-        kept = Kept(ca.id, parent, ca.serial, ca.not_after)
+        kept = Kept(ca.id, parent, ca.serial, ca.not_before, ca.not_after)
         self.cas.append(kept)
         return kept
 
@@ -108,9 +110,21 @@ class Walk:
                 return all(one.delete_at is not None and one.delete_at <= until for one in below)
             case "restore":
                 return ca.parent is None or ca.parent.delete_at is None
+            case "renew":
+                return self._gains(ca, now)
             case "enable":
                 return not any(upper.revoked for upper in ca.above())
         return True
+
+    def _gains(self, ca: Kept, now: datetime) -> bool:
+        """Whether a certificate for 400 days would end later by more than nothing."""
+        if ca.parent is not None and (ca.parent.erased or ca.parent.state(now) is not S.ACTIVE):
+            return False
+        ends = [now + timedelta(days=400, hours=-1, seconds=-1)]
+        ends += [ca.parent.not_after] if ca.parent is not None and ca.parent.not_after is not None else []
+        assert ca.not_before is not None
+        assert ca.not_after is not None
+        return min(ends) - ca.not_after >= min(timedelta(days=1), (ca.not_after - ca.not_before) / 10)
 
     def step(self, what: str, ca: Kept, days: int) -> None:
         possible = self.possible(what, ca, days)
@@ -127,6 +141,9 @@ class Walk:
             self._make(ca, days=50)
         elif what == "update":
             self.world.run(authorities.update_authority(services, actor, ca.id, name=self._name()))
+        elif what == "renew":
+            made = self.world.run(authorities.renew_authority(services, actor, ca.id, days=400))
+            ca.serial, ca.not_before, ca.not_after = made.serial, made.not_before, made.not_after
         elif what == "delete":
             self.world.run(authorities.delete_authority(services, actor, ca.id, days=days))
         else:
@@ -199,6 +216,7 @@ _step = st.tuples(st.sampled_from([*FROM, "rest"]), st.integers(0, 3), st.sample
     ("restore", 0, 7), ("restore", 1, 7), ("enable", 1, 7), ("enable", 0, 7),
 ])  # fmt: skip
 @example([("certify a CA", 1, 7), ("revoke", 1, 7), ("enable", 3, 7), ("issue", 3, 7), ("delete", 3, 7)])
+@example([("renew", 1, 7), ("renew", 0, 7), ("renew", 1, 7), ("issue", 1, 7), ("revoke", 1, 7), ("renew", 1, 7)])
 @example([("delete", 2, 7), ("rest", 0, 7), ("restore", 2, 7), ("disable", 1, 7), ("delete", 1, 8), ("rest", 0, 30)])
 @settings(max_examples=WALKS, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(_step, min_size=6, max_size=16))

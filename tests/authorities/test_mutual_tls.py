@@ -21,9 +21,11 @@ import pytest
 from certwright.entry.public import crl_document
 from certwright.rooms import authorities
 from certwright.rooms.authorities.words import LeafRequest
+from certwright.x509.certificates import to_pem
 from certwright.x509.issue import Subject
+from tests.authorities.test_hierarchy import BELOW, make, signed_outside
 from tests.conftest import World
-from tests.servers.nginx import free_port
+from tests.servers.ports import free_port
 from tests.servers.programs import find, require
 from tests.x509.test_bundles_served import running
 
@@ -113,6 +115,19 @@ def test_the_lists_are_had_where_the_readme_says_in_the_form_a_listener_reads(no
     found = [now.run(crl_document(now.services, name)).content for name in names]
     assert len(found) == 2  # of the CA and of its root: nginx refuses everybody where one is missing
     assert b"".join(filter(None, found)) == (listener / "crl.pem").read_bytes()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["with its chain", "without"])
+def test_whose_lists_are_led_elsewhere_is_told_with_what_to_do(now: World, tmp_path: Path, whole: bool) -> None:
+    ca = make(now, BELOW, outside=True)
+    assert ca.csr_der is not None
+    child, root = signed_outside(now, ca.csr_der)
+    pem = to_pem(child) + (to_pem(root) if whole else "")
+    now.run(authorities.install_certificate(now.services, now.actor, ca.id, pem))
+    note = (kit(now, tmp_path, "ann", authority_id=ca.id) / "README.txt").read_text()
+    elsewhere = "CN=Outside root" if whole else "CN=Outside root (and its certificate into ca.pem)"
+    assert f"\n    {elsewhere}: ask whoever leads it\n" in note
+    assert "isn't whole yet" not in (kit(now, tmp_path, "bob", ca_name="Shop clients") / "README.txt").read_text()
 
 
 @pytest.mark.parametrize("server", [nginx, haproxy], ids=["nginx", "HAProxy"])

@@ -392,6 +392,7 @@ def test_a_quota_counts_what_is_good_and_frees_places(world: World, low: authori
     full = ask(world, low.id, "c.example.com")
     assert code(full) == "certificate_quota"
     assert "Shop" in full.message
+    assert "allows 2 at a time" in full.message
     world.run(authorities.delete_leaf(world.services, world.actor, low.id, first.id))
     assert code(ask(world, low.id, "c.example.com")) == "certificate_quota", "deleted from the list it is still good"
     world.later(days=10)

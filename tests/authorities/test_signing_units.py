@@ -114,7 +114,7 @@ def units(tmp_path_factory: pytest.TempPathFactory, database_server: str) -> Ite
                 until(lambda: authorities.is_signer_there(signing.socket_path(own)))
                 yield Units(owner, web, child, home / "signer")
             finally:
-                asyncio.run(end([child], 10))
+                asyncio.run(end([child], BOUND))
                 assert child.process is not None
                 assert child.process.returncode == 0, "it ended by itself when its lifeline was cut"
         finally:

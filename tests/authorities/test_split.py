@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 import httpx2
@@ -95,19 +96,31 @@ class Running:
         return self.home / "data"
 
     def pid(self, role: str) -> int:
-        """Of the process with this role, once there is one."""
+        """Of the process with this role, once there is one; of the first web process."""
+        return until(lambda: self.pids(role))[0]
 
-        def there() -> int | None:
-            for pid in Path(f"/proc/{self.product.pid}/task/{self.product.pid}/children").read_text().split():
-                try:
-                    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                except FileNotFoundError:
-                    continue
-                if role.encode() in arguments:
-                    return int(pid)
-            return None
+    def pids(self, role: str) -> list[int]:
+        found: list[int] = []
+        for pid in Path(f"/proc/{self.product.pid}/task/{self.product.pid}/children").read_text().split():
+            try:
+                arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except FileNotFoundError:
+                continue
+            if role.encode() in arguments:
+                found.append(int(pid))
+        return sorted(found)
 
-        return until(there)
+    def connections(self) -> dict[str, list[int]]:
+        """By the memory that web processes count them in: how many each says it has."""
+        found: dict[str, list[int]] = {}
+        for pid in self.pids("web"):
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            shares = Path(f"/proc/{pid}/fd/{int(arguments[arguments.index(b'--shares-fd') + 1])}")
+            counts = shares.read_bytes()
+            found[str(shares.stat().st_ino)] = [
+                int.from_bytes(counts[at : at + 4], sys.byteorder) for at in range(0, len(counts), 4)
+            ]
+        return found
 
     def url(self, role: str) -> str:
         lines = (self.data / "signing" / "pgpass").read_text().splitlines()
@@ -159,7 +172,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(orders))
         patch.setenv("TAKEN_OVER", str(orders))
-        product = Product(home / "data", home / "log", {"ALLOWED_NETWORKS": "127.0.0.0/8"}, options=["--split"])
+        options = ["--split", "--processes", "2"]
+        product = Product(home / "data", home / "log", {"ALLOWED_NETWORKS": "127.0.0.0/8"}, options=options)
     try:
         token = product.start()
         with Api(Connection(product.url, None, product.root)) as api:
@@ -607,6 +621,30 @@ def test_both_keyrings_are_rotated_under_the_running_product(split: Running, roo
     assert others >= 1, "the console's own key"
     assert of_cas == split.query("SELECT count(*) FROM ca_keys WHERE sealed IS NOT NULL")[0][0]
     assert make(split, "After the rotation", parent_id=root["id"], path_len=0)["state"] == "active"
+
+
+def test_two_web_processes_count_their_connections_in_one_memory_and_share_them(split: Running) -> None:
+    def both() -> list[int]:
+        (counts,) = split.connections().values()
+        return counts
+
+    assert len(until(lambda: split.pids("web") if len(split.pids("web")) == 2 else None)) == 2
+    until(lambda: max(both()) < 1000)  # what doesn't serve yet counts as having more than everybody
+    before = sum(both())
+    trust = ssl.create_default_context(cafile=str(split.product.root))
+    address = urlsplit(split.product.url)
+    held: list[ssl.SSLSocket] = []
+    try:
+        # Whoever has more leaves the next one to the other: a few suffice, where one process got none of any number.
+        while min(both()) < 3:
+            assert len(held) < 100, both()
+            plain = socket.create_connection((address.hostname or "", address.port or 443), timeout=BOUND)
+            held.append(trust.wrap_socket(plain, server_hostname=address.hostname))
+        until(lambda: sum(both()) >= before + len(held))
+    finally:
+        for connection in held:
+            connection.close()
+    until(lambda: sum(both()) <= before)
 
 
 # --- what a crash leaves ---------------------------------------------------------------------------------------------

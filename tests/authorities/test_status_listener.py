@@ -78,7 +78,7 @@ def said_to(world: World, listener: StatusListener, sent: bytes, answers: int = 
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         try:
             writer.write(sent)
-            return [await asyncio.wait_for(_read(reader, method), 10) for _ in range(answers)]
+            return [await asyncio.wait_for(_read(reader, method), 60) for _ in range(answers)]
         finally:
             writer.close()
 
@@ -220,9 +220,9 @@ def spoken(world: World, listener: StatusListener, *sent: bytes, until: bytes) -
         try:
             for part in sent:
                 writer.write(part)
-                heard += await asyncio.wait_for(reader.read(65536), 10)
+                heard += await asyncio.wait_for(reader.read(65536), 60)
             while until not in heard:
-                heard += await asyncio.wait_for(reader.readexactly(1), 10)
+                heard += await asyncio.wait_for(reader.readexactly(1), 60)
             return heard
         finally:
             writer.close()
@@ -250,7 +250,7 @@ def test_an_offer_to_speak_another_protocol_is_passed_over(
             for at in range(parts):
                 writer.write(sent[len(sent) * at // parts : len(sent) * (at + 1) // parts])
                 await writer.drain()
-            return [await asyncio.wait_for(_read(reader, "GET"), 10) for _ in range(6)]
+            return [await asyncio.wait_for(_read(reader, "GET"), 60) for _ in range(6)]
         finally:
             writer.close()
 
@@ -429,7 +429,7 @@ def test_who_speaks_otherwise_is_told_so_and_hung_up_on(world: World, listener: 
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         try:
             writer.write(sent)
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
 
@@ -469,11 +469,11 @@ def test_connections_give_way_and_silent_ones_are_ended(
     async def go() -> list[bytes]:
         talks = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(4)]
         try:
-            gone = await asyncio.wait_for(talks[0][0].read(), 10)
+            gone = await asyncio.wait_for(talks[0][0].read(), 60)
             talks[3][1].write(b"GET /crl/nothing.crl HTTP/1.1\r\n\r\n")
-            return [gone, await asyncio.wait_for(talks[3][0].readline(), 10)]
+            return [gone, await asyncio.wait_for(talks[3][0].readline(), 60)]
         except ConnectionResetError:
-            return [b"", await asyncio.wait_for(talks[3][0].readline(), 10)]
+            return [b"", await asyncio.wait_for(talks[3][0].readline(), 60)]
         finally:
             for _, writer in talks:
                 writer.close()

@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from certwright.entry.acme_clients import Asked, recipes
+from certwright.entry.cli import common
 from certwright.x509 import issue
 from certwright.x509.certificates import facts_of, read_certificate, read_certificates, to_pem
 from certwright.x509.csr import make_csr, read_csr_key
@@ -30,20 +34,42 @@ def test_a_hierarchy_is_made_led_and_ended(signed_in: Command) -> None:
     root = document(signed_in, "authorities", "create", "CLI root", "--organization", "Ex")
     low = document(
         signed_in, "authorities", "create", "CLI shop", "--parent", "CLI root", "--path-len", "0", "--permit",
-        "shop.example", "--permit", "10.0.0.0/8", "--purpose", "client_auth", "--ocsp",
+        "shop.example", "--permit", "10.0.0.0/8", "--permit", "ann@shop.example", "--permit", "URI:.shop.example",
+        "--exclude", "email:old.shop.example", "--purpose", "client_auth", "--ocsp",
     )  # fmt: skip
-    assert (low["parent_id"], low["permitted"]) == (root["id"], ["shop.example", "10.0.0.0/8"])
+    permitted = ["shop.example", "10.0.0.0/8", "email:ann@shop.example", "uri:.shop.example"]
+    assert (low["parent_id"], low["permitted"]) == (root["id"], permitted)
+    assert low["excluded"] == ["email:old.shop.example"]
     assert "BEGIN CERTIFICATE" in signed_in("authorities", "show", "CLI shop", "--pem").out
     assert document(signed_in, "authorities", "edit", "CLI shop", "--crl-days", "3")["crl_days"] == 3
     assert signed_in("authorities", "edit", "CLI shop").code == 2
     refused = signed_in("authorities", "delete", "CLI shop", "--yes")
     assert (refused.code, "ca_delete_refused" in refused.err) == (1, True)
+    renewed = signed_in("authorities", "renew", "CLI root", "--days", "8000", "--yes")
+    assert (renewed.code, "active" in renewed.out) == (0, True)
+    assert signed_in("authorities", "renew", "CLI root", "--days", "8000").code == 2
+    worthless = signed_in("authorities", "renew", "CLI root", "--days", "8000", "--yes")
+    assert (worthless.code, "ca_renewal_gains_nothing" in worthless.err) == (1, True)
     assert document(signed_in, "authorities", "disable", "CLI shop")["state"] == "disabled"
     assert signed_in("authorities", "delete", "CLI shop").code == 2
     assert document(signed_in, "authorities", "delete", "CLI shop", "--days", "8", "--yes")["state"] == "deleted"
     assert document(signed_in, "authorities", "restore", "CLI shop")["state"] == "disabled"
     assert document(signed_in, "authorities", "enable", "CLI shop")["state"] == "active"
     assert document(signed_in, "authorities", "revoke", "CLI shop", "--yes")["state"] == "revoked"
+
+
+def test_a_ca_is_revoked_by_typing_its_name(signed_in: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    document(signed_in, "authorities", "create", "CLI tall", "--organization", "Ex")
+    low = document(signed_in, "authorities", "create", "CLI short", "--parent", "CLI tall", "--path-len", "0")
+    nobody = signed_in("authorities", "revoke", "CLI short")
+    assert (nobody.code, "add --yes" in nobody.err) == (2, True)
+    monkeypatch.setattr(common, "someone_is_there", lambda: True)
+    for answer in ("y", "CLI tall"):
+        refused = signed_in("authorities", "revoke", low["id"], stdin=f"{answer}\n")
+        assert (refused.code, "That isn't 'CLI short': nothing was done." in refused.err) == (2, True)
+    assert document(signed_in, "authorities", "show", low["id"])["state"] == "active"
+    assert signed_in("authorities", "revoke", low["id"], stdin="CLI short\n").code == 0
+    assert document(signed_in, "authorities", "show", low["id"])["state"] == "revoked"
 
 
 def test_a_parent_outside_signs_the_request_and_an_old_ca_is_brought(signed_in: Command, tmp_path: Path) -> None:
@@ -131,6 +157,11 @@ def test_certificates_for_people_and_devices(signed_in: Command, tmp_path: Path)
 
 def test_a_ca_elsewhere_is_certified(signed_in: Command, tmp_path: Path) -> None:
     top = document(signed_in, "authorities", "create", "CLI top", "--path-len", "1")
+    below = document(signed_in, "authorities", "create", "CLI below", "--parent", "CLI top")
+    listed = [line.split("\t") for line in signed_in("authorities", "list").out.splitlines()]
+    assert listed[0][:5] == ["ID", "NAME", "KIND", "PARENT", "STATE"]
+    at = [line[0] for line in listed].index(top["id"])
+    assert (listed[at][3], listed[at + 1][0], listed[at + 1][3]) == ("-", below["id"], "CLI top")
     elsewhere = document(signed_in, "authorities", "create", "CLI elsewhere", "--outside")
     (tmp_path / "elsewhere.csr").write_text(elsewhere["csr_pem"])
     said = ("CLI top", "elsewhere.csr", "--cn", "Elsewhere", "--permit", "wh.example", "--days", "20")
@@ -200,6 +231,8 @@ def test_an_acme_service_is_opened_given_keys_and_closed(signed_in: Command) -> 
     assert f"--server {made['url']}" in told.out
     assert f"--eab-kid {key['id']} --eab-hmac-key …" in told.out
     assert signed_in("acme", "commands", "cli-servers", "--client", "unheard-of").code == 2
+    helped = "".join(signed_in("acme", "commands", "--help").out.split())
+    assert [one.client for one in recipes(Asked(made["url"], ("a.internal",))) if one.client not in helped] == []
     revoked = document(signed_in, "acme", "keys", "revoke", "cli-servers", key["id"], "--with-accounts", "--yes")
     assert revoked["revoked_at"] is not None
     assert document(signed_in, "acme", "accounts", "list", "cli-servers")["items"] == []

@@ -21,6 +21,7 @@ from certwright.rooms.watch.chains import Roots
 from certwright.rooms.watch.tables import alarm_history, endpoints
 from certwright.rooms.watch.tables import alarms as alarms_table
 from certwright.rooms.watch.words import EXCEPTION, AlarmFact, Observation, Severity
+from tests.servers.ports import free_port
 from tests.servers.tls import Issued, TlsServer, issue, tls_server
 from tests.watch.material import (
     begin_rollout,
@@ -171,7 +172,7 @@ def test_what_never_answered_is_an_alarm_at_once(world: Any) -> None:
 
 def test_every_address_of_a_host_is_probed(world: Any) -> None:
     with (
-        tls_server(good(world)) as server,
+        tls_server(good(world), port=free_port("127.0.0.1", "::1")) as server,
         tls_server(issue(NAME, **span(world, left=-1, life=9)), host="::1", port=server.port),
     ):
         row = world.run(
@@ -713,7 +714,7 @@ def test_no_endpoint_is_lost_when_a_round_is_cut_short(world: Any) -> None:
 
         async def cut_short() -> None:
             task = asyncio.create_task(watch.probe_due(world.services))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while not server.connections:
                     await asyncio.sleep(0.01)
             task.cancel()

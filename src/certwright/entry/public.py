@@ -75,15 +75,15 @@ async def crl_document(services: Services, file_name: str, if_none_match: str | 
     if if_none_match is not None:
         head = await authorities.newest_crl_head(services, authority_id, int(part or 0))
         if is_known(if_none_match, tag := _list_tag(head, ending)):
-            return Document(None, media_type, _list_headers(head.this_update), tag)
+            return Document(None, media_type, _list_headers(head.made_at), tag)
     crl = await authorities.newest_crl(services, authority_id, int(part or 0))
     content = crl.der if ending == "crl" else crl_to_pem(crl.der).encode()
-    return Document(content, media_type, _list_headers(crl.this_update), _list_tag(crl, ending))
+    return Document(content, media_type, _list_headers(crl.made_at), _list_tag(crl, ending))
 
 
 def _list_tag(crl: authorities.Crl | authorities.CrlHead, ending: str) -> str:
     """A list never changes under its number and time."""
-    return f'"{crl.number:x}-{int(crl.this_update.timestamp() * 1000):x}-{ending}"'
+    return f'"{crl.number:x}-{int(crl.made_at.timestamp() * 1000):x}-{ending}"'
 
 
 def _list_headers(changed: datetime) -> dict[str, str]:
@@ -130,14 +130,17 @@ def _response(document: Document) -> Response:
 
 
 def answer_document(answer: authorities.StatusAnswer, question: ocsp.Question) -> Document:
-    """What was signed, with what caches may do with it (RFC 5019 section 6.2); one with a nonce is for one reader."""
-    if answer.this_update is None or answer.next_update is None or question.nonce is not None:
+    """What was signed, with what caches may do with it (RFC 5019 section 6.2); one with a nonce is for one reader.
+
+    Last-Modified isn't what the answer says of itself, an hour less: who has the one before must not take it for newer.
+    """
+    if answer.signed_at is None or answer.next_update is None or question.nonce is not None:
         return Document(answer.der, OCSP_TYPE, {"Cache-Control": "no-store"})
     # Given until half of its life: so much of it is left to every reader. It is short in the last hours of a CA.
-    half = (answer.next_update - answer.this_update) / 2
+    half = (answer.next_update - answer.signed_at) / 2
     seconds = min(_ANSWER_SECONDS, int(half.total_seconds()))
     headers = {
-        "Last-Modified": format_datetime(answer.this_update, usegmt=True),
+        "Last-Modified": format_datetime(answer.signed_at, usegmt=True),
         "Expires": format_datetime(answer.next_update, usegmt=True),
         "Cache-Control": f"public, max-age={seconds}, no-transform, must-revalidate",
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -62,12 +61,17 @@ class SubjectIn(In):
 
 
 class ConstraintsIn(In):
-    """Names this CA may and may not certify; DNS subtrees (example.com) and networks (10.0.0.0/8)."""
+    """Names this CA may and may not certify; DNS subtrees (example.com) and networks (10.0.0.0/8); mailboxes
+    (ann@example.com) and hosts of e-mail and of URIs, example.com alone or .example.com for those below it."""
 
     permitted_dns: list[GeneralName] = Field(default_factory=list, max_length=100)
     permitted_ips: list[Word] = Field(default_factory=list, max_length=100)
+    permitted_emails: list[GeneralName] = Field(default_factory=list, max_length=100)
+    permitted_uris: list[GeneralName] = Field(default_factory=list, max_length=100)
     excluded_dns: list[GeneralName] = Field(default_factory=list, max_length=100)
     excluded_ips: list[Word] = Field(default_factory=list, max_length=100)
+    excluded_emails: list[GeneralName] = Field(default_factory=list, max_length=100)
+    excluded_uris: list[GeneralName] = Field(default_factory=list, max_length=100)
 
     def said(self) -> NameConstraints:
         return NameConstraints(**{kind: tuple(names) for kind, names in self.model_dump().items()})
@@ -134,6 +138,10 @@ class SubordinateIn(In):
 
 class CertificateIn(In):
     certificate: Pem = Field(description="PEM: what the parent signed, then the parent's own chain")
+
+
+class RenewIn(In):
+    days: int | None = Field(default=None, description="default as long as the certificate before")
 
 
 class RevokeIn(In):
@@ -298,12 +306,13 @@ class ProfileBody(In):
 
 
 class ProfileOut(BaseModel):
-    """Built-in ones have no id."""
+    """Built-in ones have no id. `problem` is why nothing is issued as it any more, though it was saved once."""
 
     id: str | None
     name: str
     body: dict[str, Any]
     revision: int
+    problem: ProblemOut | None
 
 
 class ProfileList(BaseModel):
@@ -395,7 +404,7 @@ async def update_authority(
 
 @router.post(f"{_CAS}/{{authority_id}}/certificate", action="ccm:ca:update", response_model=AuthorityOut)
 async def install_certificate(authority_id: str, body: CertificateIn, call: Caller = CALLER) -> Response:
-    """The certificate an outside parent signed for a pending CA."""
+    """The certificate an outside parent signed for a pending CA; or the next one, for the same key and subject."""
     done = await authorities.install_certificate(call.services, call.actor, authority_id, body.certificate)
     return _shown(done)
 
@@ -412,6 +421,16 @@ async def certify_authority(authority_id: str, body: SubordinateIn, call: Caller
     )
     location = {"Location": f"/api/v1/authorities/{authority_id}/issued/{made.id}"}
     return json_response(leaf_json(made), 201, location)
+
+
+@router.post(f"{_CAS}/{{authority_id}}/renew", action="ccm:ca:update", response_model=AuthorityOut)
+async def renew_authority(authority_id: str, body: RenewIn, request: Request, call: Caller = CALLER) -> Response:
+    """A new certificate for the same name and key that ends later; a root signs its own, the CA above any other one.
+    Both certificates verify what was issued under either. Needs If-Match."""
+    done = await authorities.renew_authority(
+        call.services, call.actor, authority_id, days=body.days, revision=check_if_match(request)
+    )
+    return _shown(done)
 
 
 @router.post(f"{_CAS}/{{authority_id}}/disable", action="ccm:ca:disable", response_model=AuthorityOut)
@@ -575,14 +594,21 @@ async def client_kit(body: KitIn, call: Caller = CALLER) -> Response:
 
 
 def _profile(profile: authorities.CaProfile, status: int = 200) -> Response:
-    return json_response(asdict(profile), status, {"ETag": etag(profile.revision)})
+    return json_response(_profile_json(profile), status, {"ETag": etag(profile.revision)})
+
+
+def _profile_json(profile: authorities.CaProfile) -> dict[str, Any]:
+    problem = None if profile.problem is None else profile.problem.as_dict()
+    return {
+        "id": profile.id, "name": profile.name, "body": profile.body, "revision": profile.revision, "problem": problem,
+    }  # fmt: skip
 
 
 @router.get(_PROFILES, action="ccm:profile:list", response_model=ProfileList)
 async def list_profiles(call: Caller = CALLER) -> Response:
     """Built-in ones first."""
     found = await authorities.list_profiles(call.services, call.actor)
-    return json_response({"items": [asdict(profile) for profile in found], "next_cursor": None})
+    return json_response({"items": [_profile_json(profile) for profile in found], "next_cursor": None})
 
 
 @router.post(_PROFILES, action="ccm:profile:create", status_code=201, response_model=ProfileOut)

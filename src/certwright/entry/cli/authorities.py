@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from certwright.entry.cli.common import (
     Project,
     Yes,
     confirm,
+    confirm_name,
     group,
     open_api,
     present,
@@ -45,8 +47,8 @@ app.add_typer(policies)
 app.add_typer(storage)
 
 COLUMNS = (
-    ("ID", "id"), ("NAME", "name"), ("KIND", "kind"), ("STATE", "state"), ("KEY", "key_algorithm"),
-    ("EXPIRES", "not_after"),
+    ("ID", "id"), ("NAME", "name"), ("KIND", "kind"), ("PARENT", "parent"), ("STATE", "state"),
+    ("KEY", "key_algorithm"), ("EXPIRES", "not_after"),
 )  # fmt: skip
 ISSUED_COLUMNS = (
     ("ID", "id"), ("SUBJECT", "subject"), ("NAMES", "names"), ("PROFILE", "profile"), ("EXPIRES", "not_after"),
@@ -64,9 +66,13 @@ Output = Annotated[str | None, typer.Option("--output", "-o", help="File or dire
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 PathLength = Annotated[int | None, typer.Option(help="Levels of CAs below it; 0: servers and clients only.")]
 Permitted = Annotated[
-    list[str] | None, typer.Option(help="Name or network it may certify: shop.example, 10.0.0.0/8. Again for more.")
+    list[str] | None,
+    typer.Option(
+        help="What it may certify: shop.example, 10.0.0.0/8, ann@shop.example, email:shop.example, uri:.shop.example. "
+        "Again for more."
+    ),
 ]
-Excluded = Annotated[list[str] | None, typer.Option(help="Name or network it may not certify.")]
+Excluded = Annotated[list[str] | None, typer.Option(help="What it may not certify, written like that.")]
 Purposes = Annotated[list[str] | None, typer.Option(help="server_auth, client_auth, … or an OID.")]
 _QUIET = ("certificate_pem", "csr_pem")
 
@@ -91,8 +97,26 @@ def _subject(common_name: str | None, organization: str | None, country: str | N
 
 @app.command(name="list")
 def list_authorities(as_json: Json = False) -> None:
-    """List the CAs."""
-    show_list("/authorities", COLUMNS, as_json=as_json, limit=100)
+    """List the CAs, each above those below it."""
+    with open_api() as api:
+        found = list(api.pages("/authorities", limit=None))
+    if as_json:
+        output.document({"items": found})
+    else:
+        output.rows(list(_downwards(found)), COLUMNS)
+
+
+def _downwards(found: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Each CA with its parent's name, right after the one it is below; one whose parent may not be seen at the top."""
+    names = {ca["id"]: ca["name"] for ca in found}
+    below: dict[str | None, list[dict[str, Any]]] = {}
+    for ca in found:
+        below.setdefault(ca["parent_id"] if ca["parent_id"] in names else None, []).append(ca)
+    left = below.get(None, [])[::-1]
+    while left:
+        ca = left.pop()
+        yield ca | {"parent": names.get(ca["parent_id"], "")}
+        left += below.get(ca["id"], [])[::-1]
 
 
 @app.command()
@@ -100,6 +124,9 @@ def show(
     authority: Authority,
     pem: Annotated[
         bool, typer.Option("--pem", help="Print its certificate alone; of a pending CA its request.")
+    ] = False,
+    request: Annotated[
+        bool, typer.Option("--request", help="Print the request for its parent, if that is elsewhere.")
     ] = False,
     chain: Annotated[
         bool, typer.Option("--chain", help="Print its certificate and those above it, up to the root.")
@@ -113,7 +140,11 @@ def show(
             output.say(api.call("GET", f"{path}/chain").content.decode().strip())
             return
         document = api.get(path)
-    if pem:
+    if request:
+        if document["csr_pem"] is None:
+            raise CliError("no_request", "This CA has no request for a parent.", "Only one made with --outside has.")
+        output.say(document["csr_pem"].strip())
+    elif pem:
         output.say((document["certificate_pem"] or document["csr_pem"]).strip())
     else:
         present(document, as_json=as_json, skip=_QUIET)
@@ -129,7 +160,9 @@ def issue(
     ] = None,
     key: Annotated[str, typer.Option(help="EC_P256, EC_P384, RSA_2048, RSA_3072 or RSA_4096.")] = "EC_P256",
     csr: Annotated[str | None, typer.Option(help="File with your own CSR (- for standard input).")] = None,
-    days: Annotated[int | None, typer.Option(help="How long it is good; default 90.")] = None,
+    days: Annotated[
+        int | None, typer.Option(help="How long it is good; default 90, at most what its kind and the CA allow.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     description: Annotated[str, typer.Option(help="For you to remember.")] = "",
     project: Project = None,
@@ -191,16 +224,21 @@ def create(
 
 
 def _constraints(permit: list[str], exclude: list[str]) -> dict[str, list[str]]:
-    def networks(texts: list[str]) -> list[str]:
-        return [text for text in texts if "/" in text]
+    found: dict[str, list[str]] = {}
+    for way, texts in (("permitted", permit), ("excluded", exclude)):
+        for text in texts:
+            kind, value = _kind_of_constraint(text)
+            found.setdefault(f"{way}_{kind}", []).append(value)
+    return found
 
-    def names(texts: list[str]) -> list[str]:
-        return [text for text in texts if "/" not in text]
 
-    return {
-        "permitted_dns": names(permit), "permitted_ips": networks(permit),
-        "excluded_dns": names(exclude), "excluded_ips": networks(exclude),
-    }  # fmt: skip
+def _kind_of_constraint(text: str) -> tuple[str, str]:
+    kind, _, value = text.partition(":")
+    if kind.lower() in ("email", "uri"):
+        return f"{kind.lower()}s", value
+    if "@" in text:
+        return "emails", text
+    return ("ips" if "/" in text else "dns"), text
 
 
 @app.command()
@@ -237,9 +275,26 @@ def install(
     certificate: Annotated[str, typer.Argument(help="PEM file: what the parent signed, then the parent's chain.")],
     as_json: Json = False,
 ) -> None:
-    """Give a pending CA the certificate its parent signed."""
+    """Give a CA the certificate its parent signed: a pending one its first, others the next one for the same key."""
     with open_api() as api:
         done = api.post(f"{_find(api, authority)}/certificate", {"certificate": read_file(certificate)})
+    present(done, as_json=as_json, skip=_QUIET)
+
+
+@app.command()
+def renew(
+    authority: Authority,
+    days: Annotated[int | None, typer.Option(help="How long it is good; default as long as before.")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Give a CA a certificate that ends later, for the same name and key."""
+    with open_api() as api:
+        path = _find(api, authority)
+        before = api.get(path)
+        confirm(f"Renew the CA {before['name']}, which ends {before['not_after']}?", yes=yes)
+        unchanged = {"If-Match": f'"{before["revision"]}"'}
+        done = api.call("POST", f"{path}/renew", body={"days": days}, headers=unchanged).document
     present(done, as_json=as_json, skip=_QUIET)
 
 
@@ -305,8 +360,11 @@ def restore(authority: Authority, as_json: Json = False) -> None:
 @app.command()
 def revoke(authority: Authority, reason: Reason = "unspecified", yes: Yes = False, as_json: Json = False) -> None:
     """Revoke a CA: nothing it issued is trusted any more. Can't be taken back."""
-    confirm(f"Revoke the CA {authority}, and with it everything it issued?", yes=yes)
-    _post(authority, "revoke", {"reason": reason}, as_json)
+    with open_api() as api:
+        path = _find(api, authority)
+        name = str(api.get(path)["name"])
+        confirm_name(f"Revoke the CA {name}, and with it everything it issued?", name, yes=yes)
+        present(api.post(f"{path}/revoke", {"reason": reason}), as_json=as_json, skip=_QUIET)
 
 
 def _post(authority: str, what: str, body: dict[str, Any], as_json: bool) -> None:
@@ -361,7 +419,9 @@ def new(
     country: Country = None,
     key: Key = "EC_P256",
     csr: Annotated[str | None, typer.Option(help="File with a CSR whose key to use (- for standard input).")] = None,
-    days: Annotated[int | None, typer.Option(help="How long it is good; default 90.")] = None,
+    days: Annotated[
+        int | None, typer.Option(help="How long it is good; default 90, at most what its kind and the CA allow.")
+    ] = None,
     project: Project = None,
     as_json: Json = False,
 ) -> None:
@@ -471,7 +531,9 @@ def kit(
     common_name: CommonName = None,
     authority: Annotated[str | None, typer.Option("--ca", help="Id or name of a CA that is there.")] = None,
     new_ca: Annotated[str | None, typer.Option("--new-ca", help="Make a hierarchy of this name for it.")] = None,
-    days: Annotated[int | None, typer.Option(help="How long it is good; default 90.")] = None,
+    days: Annotated[
+        int | None, typer.Option(help="How long it is good; default 90, at most what its kind and the CA allow.")
+    ] = None,
     legacy: Annotated[bool, typer.Option("--legacy", help="PFX that programs of before 2019 open.")] = False,
     project: Project = None,
     to: Output = None,
@@ -517,7 +579,8 @@ def list_profiles(as_json: Json = False) -> None:
     """List the kinds of certificates private CAs issue."""
     show_list(
         "/ca-profiles",
-        (("NAME", "name"), ("USAGE", "body.extended_key_usage"), ("DAYS", "body.max_days"), ("NAMES", "body.names")),
+        (("NAME", "name"), ("USAGE", "body.extended_key_usage"), ("DAYS", "body.max_days"), ("NAMES", "body.names"),
+         ("PROBLEM", "problem.message")),
         as_json=as_json, limit=1000,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from certwright.entry.console import words
 from certwright.entry.console.forms import Form
 from certwright.entry.console.web import FORM_PROBLEMS, PAGE, Call, Pages, page, paged, revision_of, see
 from certwright.kernel.problems import Invalid, Problem, Unavailable
-from certwright.platform.i18n import _
+from certwright.platform.i18n import _, ngettext
 from certwright.rooms import access, acme_server, audit, authorities
 from certwright.rooms.authorities import CaState
 from certwright.x509.bundles import safe_file_name
@@ -26,6 +27,7 @@ pages = Pages()
 _SUBJECT = ("common_name", "organization", "organizational_unit", "country", "state", "locality")
 _RENAMED = {f"subject.{name}": name for name in _SUBJECT} | {"certificate": "certificate_pem"}
 _SECRETS = ("private_key", "passphrase")
+_CONSTRAINTS = tuple(kind.name for kind in fields(NameConstraints))
 # Offered for keys of CAs alone.
 _EXPERIMENTAL = {ExperimentalAlgorithm.ML_DSA_65: "ML-DSA-65", ExperimentalAlgorithm.ML_DSA_87: "ML-DSA-87"}
 
@@ -68,6 +70,7 @@ async def _new_view(call: Call, values: Mapping[str, str]) -> dict[str, Any]:
     parents = [(ca.id, ca.name) for ca in found if ca.state is CaState.ACTIVE and ca.path_len != 0]
     return {
         "values": values,
+        "limited": any(values.get(name) for name in (*_CONSTRAINTS, "purposes", "hash_name")),
         "parents": parents,
         "projects": await projects_of(call),
         "key_algorithms": [
@@ -90,7 +93,7 @@ async def kinds_of(call: Call) -> list[tuple[str, str]]:
     kinds = [("client", _("Client")), ("server", _("Server"))]
     if call.allowed("ccm:profile:list"):
         found = await authorities.list_profiles(call.services, call.actor)
-        kinds += [(kind.name, kind.name) for kind in found if kind.id is not None]
+        kinds += [(kind.name, kind.name) for kind in found if kind.id is not None and kind.problem is None]
     return kinds
 
 
@@ -146,10 +149,7 @@ async def create(call: Call) -> Response:
 
 
 def _constraints(form: Form) -> NameConstraints:
-    return NameConstraints(
-        permitted_dns=form.lines("permitted_dns"), permitted_ips=form.lines("permitted_ips"),
-        excluded_dns=form.lines("excluded_dns"), excluded_ips=form.lines("excluded_ips"),
-    )  # fmt: skip
+    return NameConstraints(**{kind: form.lines(kind) for kind in _CONSTRAINTS})
 
 
 async def _certify(call: Call, form: Form) -> Response:
@@ -194,7 +194,10 @@ async def detail_page(call: Call) -> Response:
     return await _detail(call)
 
 
-async def _detail(call: Call, problem: Problem | None = None, values: Mapping[str, str] | None = None) -> Response:
+async def _detail(
+    call: Call, problem: Problem | None = None, values: Mapping[str, str] | None = None, *,
+    renamed: Mapping[str, str] = _RENAMED,
+) -> Response:  # fmt: skip
     ca = await authorities.get_authority(call.services, call.actor, call.param("id"))
     found = await authorities.list_authorities(call.services, call.actor) if call.allowed("ccm:ca:list") else []
     by_id = {one.id: one for one in found}
@@ -224,10 +227,22 @@ async def _detail(call: Call, problem: Problem | None = None, values: Mapping[st
         "reasons": [(code, words.word(words.REASONS, code)) for code in words.REASONS],
         "waits": [(str(days), _("%(days)s days") % {"days": days}) for days in (7, 14, 30)],
         "record": await _record(call, ca.id),
+        "ends_with_it": await _ends_with(call, ca),
         "filtered": bool(q or chosen),
         "values": {"q": q, "revoked": chosen} | dict(values or {}),
     }
-    return page(call, "authorities/detail.html", view, problem, renamed=_RENAMED)
+    return page(call, "authorities/detail.html", view, problem, renamed=renamed)
+
+
+async def _ends_with(call: Call, ca: authorities.Authority) -> str:
+    """What revoking the CA would end, in words; empty where it ends nothing that is in use."""
+    count = await authorities.good_below(call.services, call.actor, ca.id)
+    if count >= authorities.MOST_COUNTED:
+        return _("%(count)s certificates or more end with it.") % {"count": count}
+    if count:
+        said = ngettext("%(num)s certificate ends with it.", "%(num)s certificates end with it.", count)
+        return said % {"num": count}
+    return _("The product's own certificates end with it.") if ca.builtin else ""
 
 
 async def _record(call: Call, authority_id: str) -> list[dict[str, Any]]:
@@ -248,7 +263,7 @@ def _what_happened(action: str, after: Mapping[str, Any]) -> str:
         return str(after.get("origin", "made"))
     if after.get("state") == CaState.REVOKED.value:
         return "revoke"
-    if "spki_sha256" in after:
+    if "spki_sha256" in after and "operation" not in after:
         return "install"
     return str(after.get("operation", action.rpartition(":")[2]))
 
@@ -274,6 +289,17 @@ async def install(call: Call) -> Response:
     except FORM_PROBLEMS as problem:
         return await _detail(call, problem, call.form.values())
     return see(f"/authorities/{ca_id}", said="saved", call=call)
+
+
+@pages.post("/authorities/{id}/renew", action="ccm:ca:update", ask="renew_authority")
+async def renew(call: Call) -> Response:
+    form, ca_id = call.form, call.param("id")
+    try:
+        days = number_of(form, "renew_days")
+        await authorities.renew_authority(call.services, call.actor, ca_id, days=days, revision=revision_of(form))
+    except FORM_PROBLEMS as problem:
+        return await _detail(call, problem, form.values(), renamed=_RENAMED | {"days": "renew_days"})
+    return see(f"/authorities/{ca_id}", said="renewed", call=call)
 
 
 @pages.get("/authorities/{id}/edit", action="ccm:ca:update")
@@ -319,8 +345,16 @@ async def restore(call: Call) -> Response:
 
 @pages.post("/authorities/{id}/revoke", action="ccm:ca:disable", ask="revoke_authority")
 async def revoke(call: Call) -> Response:
-    reason = call.form.text("reason", "unspecified")
-    return await _moved(call, authorities.revoke_authority, reason)
+    try:
+        ca = await authorities.get_authority(call.services, call.actor, call.param("id"))
+        if call.form.text("typed_name") != ca.name and await _ends_with(call, ca):
+            raise Invalid(
+                "name_not_typed", "The CA wasn't revoked: its name is asked for, because certificates end with it.",
+                field="typed_name", fix=f"Type {ca.name} and revoke it again.",
+            )  # fmt: skip
+    except FORM_PROBLEMS as problem:
+        return await _detail(call, problem, call.form.values())
+    return await _moved(call, authorities.revoke_authority, call.form.text("reason", "unspecified"))
 
 
 @pages.post("/authorities/{id}/delete", action="ccm:ca:delete", ask="delete_authority")

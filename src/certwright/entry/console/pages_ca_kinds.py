@@ -14,8 +14,7 @@ from certwright.kernel.problems import Invalid, Problem, not_found
 from certwright.platform.i18n import _
 from certwright.rooms import authorities
 from certwright.rooms.authorities import CaProfile
-from certwright.x509.issue import KEY_USAGES
-from certwright.x509.profiles import EXTENDED_USAGES
+from certwright.x509.issue import EXTENDED_USAGES, KEY_USAGES
 
 pages = Pages()
 

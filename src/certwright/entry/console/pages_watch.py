@@ -79,6 +79,7 @@ async def _alarm(call: Call, problem: Problem | None = None) -> Response:
         "certificate_id": row.object_id if row.object_type == "certificate" else location.get("certificate_id"),
         "endpoint_id": row.object_id if is_endpoint else None,
         "is_desk": row.object_type == "desk",
+        "authority_id": row.object_id if row.object_type == "authority" else None,
         "values": [(str(v["at"])[:16].replace("T", " "), v["value"]) for v in row.recent_values or ()],
         "history": [
             {

@@ -97,6 +97,7 @@ AUTHORITY_EVENTS: Mapping[str, str] = {
     "outside": N_("Key and request made"),
     "imported": N_("Brought along"),
     "install": N_("Certificate of the parent installed"),
+    "renew": N_("Renewed, with the same key"),
     "update": N_("Changed"),
     "disable": N_("Disabled"),
     "enable": N_("Enabled"),
@@ -434,6 +435,14 @@ QUESTIONS: Mapping[str, Question] = {
         N_("Nothing is issued from it any more, renewals included, until it is enabled again."),
         N_("Disable the CA"),
     ),
+    "renew_authority": Question(
+        N_("Renew this CA?"),
+        N_(
+            "It gets a new certificate for the same name and key. What it issued stays good, under the old one and the "
+            "new one. Clients need a root's new certificate before the old one ends."
+        ),
+        N_("Renew the CA"),
+    ),
     "revoke_authority": Question(
         N_("Revoke this CA?"),
         N_("Nothing it issued is trusted any more. This can't be taken back."),
@@ -670,6 +679,7 @@ SAID: Mapping[str, str] = {
     "mailed_again": N_("A new link is on its way; the one before it is dead."),
     "bulk_done": N_("Done to all of them."),
     "acknowledged": N_("The alarm is acknowledged."),
+    "renewed": N_("Renewed: what it issues from now on goes by the new certificate."),
     "discovered": N_("The target was looked at again: below is what it has now."),
     "unbound": N_("The binding is removed."),
     "probing": N_("The endpoint will be looked at now."),

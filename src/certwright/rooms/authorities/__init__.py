@@ -19,12 +19,15 @@ from certwright.rooms.authorities.actions import (
     root_ders,
     trusted_roots,
 )
+from certwright.rooms.authorities.ending import CaLife, lives, used_to_the_end
 from certwright.rooms.authorities.hierarchy import (
+    MOST_COUNTED,
     create_authority,
     delete_authority,
     disable_authority,
     enable_authority,
     ensure_builtin,
+    good_below,
     import_authority,
     install_certificate,
     restore_authority,
@@ -58,6 +61,7 @@ from certwright.rooms.authorities.policies import (
 from certwright.rooms.authorities.ports import Token
 from certwright.rooms.authorities.profiles import create_profile, delete_profile, list_profiles, update_profile
 from certwright.rooms.authorities.remote import RemoteSigner
+from certwright.rooms.authorities.renewals import renew_authority
 from certwright.rooms.authorities.signer import CaVault, LocalSigner, Signer
 from certwright.rooms.authorities.signing import SIGNER_RIGHTS, SigningServer, is_signer_there
 from certwright.rooms.authorities.status import StatusAnswer, StatusAnswers, answer
@@ -80,6 +84,7 @@ from certwright.rooms.authorities.subscribers import (
     issue_for_client,
     issued_by_renewal_id,
     issued_like,
+    must_staple,
     recorded,
     revoke_issued,
     serials_of,
@@ -115,9 +120,11 @@ from certwright.rooms.authorities.words import (
 
 __all__ = [
     "LEAF",
+    "MOST_COUNTED",
     "SIGNER_RIGHTS",
     "Authority",
     "Bucket",
+    "CaLife",
     "CaOrigin",
     "CaPolicy",
     "CaProfile",
@@ -177,6 +184,7 @@ __all__ = [
     "get_leaf",
     "get_list_storage",
     "get_policy",
+    "good_below",
     "has_policies",
     "hsm_state",
     "import_authority",
@@ -194,7 +202,9 @@ __all__ = [
     "list_leaves",
     "list_policies",
     "list_profiles",
+    "lives",
     "move_issued",
+    "must_staple",
     "names_refused",
     "newest_crl",
     "newest_crl_head",
@@ -203,6 +213,7 @@ __all__ = [
     "read_rules",
     "recorded",
     "register",
+    "renew_authority",
     "restore_authority",
     "revoke",
     "revoke_authority",
@@ -220,6 +231,7 @@ __all__ = [
     "update_authority",
     "update_policy",
     "update_profile",
+    "used_to_the_end",
     "which_allows",
 ]
 

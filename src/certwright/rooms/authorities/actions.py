@@ -151,7 +151,7 @@ async def _signed(
     tx: Tx | None,
     services: Services,
     ca: Any,
-    known: Mapping[str, Profile],
+    known: Mapping[str, Profile | Problem],
     request: IssueRequest,
     longest: int | None,
     now: datetime,
@@ -160,6 +160,8 @@ async def _signed(
     if profile is None:
         raise Invalid("profile_unknown", f"There is no profile {request.profile[:40]!r} for certificates.",
                       field="profile", fix="Choose one of the list of profiles.")  # fmt: skip
+    if isinstance(profile, Problem):
+        raise profile
     issuer = await store.binding_issuer(tx, services, ca)
     seconds = request.seconds or min(_DEFAULT_SECONDS, profile.max_seconds, longest or _DEFAULT_SECONDS)
     not_before, not_after = validity(profile, issuer, at=now, seconds=seconds)

@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 from certwright.kernel.actor import Actor, system_actor
 from certwright.kernel.ids import new_id
 from certwright.kernel.problems import Invalid, Refused, Stale
-from certwright.platform.db import Tx
+from certwright.platform.db import Tx, is_one_of
 from certwright.platform.services import Services
 from certwright.rooms import access, audit
 from certwright.rooms.authorities import lists, rules, store
@@ -27,7 +27,7 @@ from certwright.rooms.authorities.signer import Signer
 from certwright.rooms.authorities.tables import authorities, issued_certificates
 from certwright.rooms.authorities.words import CA_STEP, Authority, CaOrigin, CaRequest, CaState, KeyStore
 from certwright.x509 import ca_requests
-from certwright.x509.certificates import CertificateFacts, facts_of, load, read_certificates, signed_by
+from certwright.x509.certificates import CertificateFacts, facts_of, load, read_certificates, signed_by, to_pem
 from certwright.x509.issue import (
     IssuerFacts,
     Linted,
@@ -52,6 +52,8 @@ from certwright.x509.keys import (
 )
 
 _CRL_DAYS = 7
+# Certificates that end with their CA are counted so far; more are many.
+MOST_COUNTED = 1_000
 
 
 # --- making ----------------------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ async def create_authority(
         async with services.db.begin() as tx:
             project = await access.project_for(tx, actor, "ccm:ca:create", project_id)
             made = await create_in(tx, services, actor, project, request)
-            return await _seen(tx, services, made.id)
+            return await seen(tx, services, made.id)
     except IntegrityError:
         raise name_taken(request.name) from None
 
@@ -138,7 +140,7 @@ async def _check_quota(tx: Tx, services: Services, account_id: str) -> None:
                       fix="Delete CAs that aren't needed, or have the operator raise the quota.")  # fmt: skip
 
 
-async def _seen(tx: Tx, services: Services, authority_id: str) -> Authority:
+async def seen(tx: Tx, services: Services, authority_id: str) -> Authority:
     found = (await tx.execute(store.listing().where(authorities.c.id == authority_id))).one()
     return store.shown(services, found, await store.issued_count(tx, authority_id))
 
@@ -172,7 +174,7 @@ async def _make(
         hash_name=signature_hash(public, request.hash_name),
     )  # fmt: skip
     if parent is not None:
-        await _record_issued(tx, services, parent, row, serial)
+        await record_issued(tx, services, parent, row, serial)
     return row
 
 
@@ -193,14 +195,17 @@ def drafted(
     return approve(draft, at=now)
 
 
-async def _record_issued(tx: Tx, services: Services, parent: Any, child: Any, serial: int) -> None:
+async def record_issued(
+    tx: Tx, services: Services, parent: Any, child: Any, serial: int, *, reference: str | None = None
+) -> None:
     """What the parent certified, so that it can be revoked and asked after like any certificate. One that came from
-    outside may be known already: then it was this parent's here, too."""
+    outside may be known already: then it was this parent's here, too. The first certificate of a CA has the CA's id for
+    its `reference`; those it is renewed by have the serial behind it."""
     await tx.execute(
         postgresql.insert(issued_certificates).values(
             id=new_id("crt", services.clock.now()), authority_id=parent.id, account_id=child.account_id,
-            project_id=child.project_id, reference=child.id, profile="issuing", serial=f"{serial:x}", names=[],
-            der=child.certificate_der, not_before=child.not_before, not_after=child.not_after,
+            project_id=child.project_id, reference=reference or child.id, profile="issuing", serial=f"{serial:x}",
+            names=[], der=child.certificate_der, not_before=child.not_before, not_after=child.not_after,
             issued_at=services.clock.now(), shard=lists.shard_of(parent, serial), internal=True,
         ).on_conflict_do_nothing(index_elements=["authority_id", "serial"])
     )  # fmt: skip
@@ -214,7 +219,7 @@ async def _insert(
         "id": authority_id, "account_id": actor.account_id, "project_id": project_id, "name": request.name.strip(),
         "ca_key_id": key_id, "created_at": services.clock.now(), "crl_days": request.crl_days,
         "crl_shards": request.crl_shards, "ocsp_enabled": request.ocsp_enabled, "outside_chain": list(outside_chain),
-    } | (_certificate_columns(certificate) if certificate is not None else {})  # fmt: skip
+    } | (certificate_columns(certificate) if certificate is not None else {})  # fmt: skip
     row = (await tx.execute(sa.insert(authorities).values(values).returning(authorities))).one()
     if certificate is not None:
         await lists.begin(tx, services, row)
@@ -225,7 +230,7 @@ async def _insert(
     return row
 
 
-def _certificate_columns(facts: CertificateFacts) -> dict[str, Any]:
+def certificate_columns(facts: CertificateFacts) -> dict[str, Any]:
     return {
         "subject": facts.subject, "key_algorithm": facts.key_algorithm, "serial": facts.serial, "sha256": facts.sha256,
         "certificate_der": facts.der, "not_before": facts.not_before, "not_after": facts.not_after,
@@ -243,25 +248,31 @@ def _ceremony(row: Any, facts: CertificateFacts | None) -> dict[str, Any]:
 
 
 async def install_certificate(services: Services, actor: Actor, authority_id: str, pem: str) -> Authority:
-    """The certificate an outside parent signed for a pending CA, with the parent's chain behind it (PEM).
+    """The certificate an outside parent signed for a pending CA, with the parent's chain behind it (PEM); or the next
+    one, for a CA that has one of such a parent.
 
     Needs `ccm:ca:update`. Raises Invalid `ca_certificate_other_key`, `not_a_ca`, `chain_broken`, `self_signed`,
-    `expired`, and what reading certificates says.
+    `expired`, what `rules.judge_replacement` says, and what reading certificates says.
     """
     certificate, above = _read_ca(pem, services.clock.now())
     if certificate.self_signed:
         raise Invalid("self_signed", "This certificate is signed by its own key and not by a parent.",
                       field="certificate", fix="Have the request signed by the parent CA.")  # fmt: skip
     async with services.db.begin() as tx:
+        await store.visible_row(tx, actor, "ccm:ca:update", authority_id)
+        below = await store.hold_below(tx, authority_id)
         ca = await store.visible_row(tx, actor, "ccm:ca:update", authority_id, lock=True)
         refuse(CaOperation.INSTALL, ca, services.clock.now())
+        if ca.certificate_der is not None:
+            await _install_next(tx, services, actor, ca, below, certificate, above)
+            return await seen(tx, services, authority_id)
         if certificate.spki_sha256 != spki_sha256(ca_requests.key_of(ca.csr_der)):
             raise Invalid(
                 "ca_certificate_other_key", "This certificate is for another key than the request of this CA.",
                 field="certificate", fix="Install the certificate that was signed for this very request.",
             )  # fmt: skip
         parent = await _our_parent(tx, ca.account_id, above)
-        values = _certificate_columns(certificate)
+        values = certificate_columns(certificate)
         values |= {"outside_chain": list(above)} if parent is None else {"parent_id": parent.id}
         installed = await tx.execute(
             sa.update(authorities)
@@ -270,17 +281,65 @@ async def install_certificate(services: Services, actor: Actor, authority_id: st
             .returning(authorities)
         )
         if parent is not None:
-            await _record_issued(tx, services, parent, installed.one(), int(certificate.serial, 16))
+            await record_issued(tx, services, parent, installed.one(), int(certificate.serial, 16))
         await lists.begin(tx, services, ca)
         await audit.record(
             tx, services, actor, "ccm:ca:update", "authority", authority_id, project_id=ca.project_id,
             before={"state": CaState.PENDING.value}, after={"state": CaState.ACTIVE.value} | _installed(certificate),
         )  # fmt: skip
-        return await _seen(tx, services, authority_id)
+        return await seen(tx, services, authority_id)
+
+
+async def _install_next(
+    tx: Tx, services: Services, actor: Actor, ca: Any, below: Sequence[str], certificate: CertificateFacts,
+    above: tuple[bytes, ...],
+) -> None:  # fmt: skip
+    rules.judge_replacement(
+        ca.name, store.issuer_of(ca), issuer_facts(certificate.der),
+        parent_is_here=ca.kind == "root" or ca.parent_id is not None,
+    )  # fmt: skip
+    parent = await _our_parent(tx, ca.account_id, above)
+    values = {"outside_chain": list(above)} if parent is None else {"parent_id": parent.id, "outside_chain": []}
+    row = await replace_certificate(tx, services, ca, below, certificate, values)
+    if parent is not None:
+        await record_issued(tx, services, parent, row, int(certificate.serial, 16))
+    await record_renewal(tx, services, actor, ca, certificate)
 
 
 def _installed(facts: CertificateFacts) -> dict[str, Any]:
     return {"subject": facts.subject, "issuer": facts.issuer, "sha256": facts.sha256, "spki_sha256": facts.spki_sha256}
+
+
+async def replace_certificate(
+    tx: Tx, services: Services, ca: Any, below: Sequence[str], facts: CertificateFacts, values: dict[str, Any]
+) -> Any:
+    """Writes a CA's new certificate, answers with its row. Whatever processes know of the CA and of those below it,
+    they know by the revision; all of them are held."""
+    a = authorities.c
+    changed = await tx.execute(
+        sa.update(authorities)
+        .where(a.id == ca.id, a.revision == ca.revision)
+        .values(certificate_columns(facts) | values | {"revision": a.revision + 1})
+        .returning(authorities)
+    )
+    await tx.execute(sa.update(authorities).where(is_one_of(a.id, below)).values(revision=a.revision + 1))
+    await services.jobs.start(tx, CA_STEP, ca.id)
+    return changed.one()
+
+
+async def record_renewal(tx: Tx, services: Services, actor: Actor, ca: Any, facts: CertificateFacts) -> None:
+    """The record of the ceremony. The certificate before is kept in it."""
+    await audit.record(
+        tx, services, actor, "ccm:ca:update", "authority", ca.id, project_id=ca.project_id,
+        before={
+            "serial": ca.serial, "sha256": ca.sha256, "not_after": ca.not_after.isoformat(),
+            "certificate_pem": to_pem(ca.certificate_der),
+        },
+        after={
+            "operation": CaOperation.RENEW.value, "serial": facts.serial, "sha256": facts.sha256,
+            "spki_sha256": facts.spki_sha256, "issuer": facts.issuer, "not_after": facts.not_after.isoformat(),
+        },
+    )  # fmt: skip
 
 
 def _read_ca(pem: str, now: datetime) -> tuple[CertificateFacts, tuple[bytes, ...]]:
@@ -363,9 +422,9 @@ async def import_authority(
             )  # fmt: skip
             await lists.begin(tx, services, row, after=crl_number)
             if parent is not None:
-                await _record_issued(tx, services, parent, row, int(facts.serial, 16))
+                await record_issued(tx, services, parent, row, int(facts.serial, 16))
             await _adopt(tx, services, row)
-            return await _seen(tx, services, authority_id)
+            return await seen(tx, services, authority_id)
     except IntegrityError:
         raise name_taken(name) from None
 
@@ -388,7 +447,7 @@ async def _adopt(tx: Tx, services: Services, parent: Any) -> None:
         .returning(authorities)
     )  # fmt: skip
     for child in orphans.all():
-        await _record_issued(tx, services, parent, child, int(child.serial, 16))
+        await record_issued(tx, services, parent, child, int(child.serial, 16))
         if child.revoked_at is not None:
             await lists.mark_revoked(tx, services, parent.id, child.serial, "unspecified")
 
@@ -443,7 +502,7 @@ async def update_authority(
                 await _change(tx, services, actor, ca, "ccm:ca:update", before, changes, changes)
                 if ca.certificate_der is not None:
                     await lists.widen(tx, services, authority_id, changes.get("crl_shards", ca.crl_shards))
-            return await _seen(tx, services, authority_id)
+            return await seen(tx, services, authority_id)
     except IntegrityError:
         raise name_taken(name or "") from None
 
@@ -502,7 +561,7 @@ async def _move(
         before = {"state": store.ca_state(ca, now).value}
         await _change(tx, services, actor, ca, action, before, {"operation": operation.value} | _told(values), values)
         await services.jobs.start(tx, CA_STEP, authority_id)
-        return await _seen(tx, services, authority_id)
+        return await seen(tx, services, authority_id)
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
@@ -523,14 +582,23 @@ async def revoke_authority(
         ca = await store.visible_row(tx, actor, "ccm:ca:disable", authority_id, lock=True)
         refuse(CaOperation.REVOKE, ca, now)
         if ca.parent_id is not None:
-            await lists.mark_revoked(tx, services, ca.parent_id, ca.serial, reason)
+            for serial in await store.serials_of_ca(tx, ca):
+                await lists.mark_revoked(tx, services, ca.parent_id, serial, reason)
         values = {"revoked_at": now, "next_step_at": None}
         before = {"state": store.ca_state(ca, now).value}
         after = {"state": CaState.REVOKED.value, "reason": reason}
         await _change(tx, services, actor, ca, "ccm:ca:disable", before, after, values)
         await _disable_below(tx, services, actor, ca, below)
         await services.jobs.start(tx, CA_STEP, authority_id)
-        return await _seen(tx, services, authority_id)
+        return await seen(tx, services, authority_id)
+
+
+async def good_below(services: Services, actor: Actor, authority_id: str) -> int:
+    """How many certificates end with this CA: those that are good, its own and those of CAs below it; counted up to
+    `MOST_COUNTED`. Needs `ccm:ca:get`."""
+    async with services.db.read() as tx:
+        await store.visible_row(tx, actor, "ccm:ca:get", authority_id)
+        return await store.good_below(tx, authority_id, services.clock.now(), MOST_COUNTED)
 
 
 async def _disable_below(tx: Tx, services: Services, actor: Actor, ca: Any, below: Sequence[str]) -> None:

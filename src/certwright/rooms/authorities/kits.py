@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
+from itertools import pairwise
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -47,12 +49,12 @@ async def client_kit(
     i = issued_certificates.c
     async with services.db.begin() as tx:
         key_id = await tx.scalar(sa.select(i.key_id).where(i.id == made.id))
-        above, crls, days = await _above(tx, services, authority_id)
+        above, crls, days, missing = await _above(tx, services, authority_id)
     key = await keys.open_key(services, actor, str(key_id), f"client kit with certificate {made.id}")
     name = next(iter(made.names), "") or facts_of(made.der).common_name or made.serial
     kit = bundles.ClientKit(
         client=bundles.Contents(name, [made.der, *(der for der in above if not facts_of(der).self_signed)], key),
-        authorities=above, crls=crls, crl_days=days,
+        authorities=above, crls=crls, crl_days=days, missing=missing,
     )  # fmt: skip
     content = await asyncio.to_thread(
         bundles.client_kit, kit, at=services.clock.now(), random=os.urandom, legacy=legacy
@@ -90,8 +92,14 @@ async def _with_hierarchy(
     return low.id, made
 
 
-async def _above(tx: Tx, services: Services, authority_id: str) -> tuple[list[bytes], list[tuple[bytes, str]], int]:
-    """Certificates from the CA to its root, the newest lists of each, and how many days the shortest is good."""
+_Missing = list[tuple[str, tuple[str, ...]]]
+
+
+async def _above(
+    tx: Tx, services: Services, authority_id: str
+) -> tuple[list[bytes], list[tuple[bytes, str]], int, _Missing]:
+    """Certificates from the CA to its root, the newest lists of each, how many days the shortest is good, and whose
+    lists are led elsewhere."""
     found: list[bytes] = []
     crls: list[tuple[bytes, str]] = []
     days = 30
@@ -107,6 +115,14 @@ async def _above(tx: Tx, services: Services, authority_id: str) -> tuple[list[by
             crls.append((newest.der, store.crl_url(services, ca.id, shard)))
         days = min(days, ca.crl_days)
         place = ca.parent_id
-        if place is None:
-            found += ca.outside_chain
-    return found, crls, days
+    missing = _led_elsewhere([found[-1], *ca.outside_chain])
+    return [*found, *ca.outside_chain], crls, days, missing
+
+
+def _led_elsewhere(ders: Sequence[bytes]) -> _Missing:
+    """The CAs above the first of these certificates, with where each is said to publish its list."""
+    known = [facts_of(der) for der in ders]
+    missing = [(above.subject, below.crl_urls) for below, above in pairwise(known)]
+    if not known[-1].self_signed:
+        missing.append((f"{known[-1].issuer} (and its certificate into ca.pem)", known[-1].crl_urls))
+    return missing

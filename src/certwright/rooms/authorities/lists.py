@@ -20,6 +20,7 @@ from certwright.rooms.authorities.signer import Signer
 from certwright.rooms.authorities.tables import authorities, crl_shards, crls, issued_certificates, ocsp_answers
 from certwright.rooms.authorities.words import CA_STEP, Crl, CrlHead
 from certwright.x509 import crl as crl_format
+from certwright.x509.issue import BACKDATE, this_update
 
 # Entries read at once; lists with more of them are drafted beside the loop.
 _MANY = 5_000
@@ -175,19 +176,26 @@ async def publish(tx: Tx, services: Services, ca: Any) -> timedelta:
             tx, services, system_actor(ca.account_id, "authorities"), "ccm:crl:publish", "authority", ca.id,
             project_id=ca.project_id,
             after={
-                "number": made[0], "lists": len(made), "next_update": (now + timedelta(days=ca.crl_days)).isoformat(),
+                "number": made[0], "lists": len(made), "next_update": _life(ca, now)[1].isoformat(),
             },
         )  # fmt: skip
     return soonest
 
 
+def _life(ca: Any, now: datetime) -> tuple[datetime, datetime]:
+    """What a list made now says of its times. Those of revocations it says as they are: an entry may be younger than
+    the list calls itself, and is honoured."""
+    says_it_is_of = this_update(now, ca.not_before)
+    return says_it_is_of, says_it_is_of + timedelta(days=ca.crl_days)
+
+
 async def _make(tx: Tx, services: Services, ca: Any, shard: Any, now: datetime) -> int:
     number = int(shard.number) + 1
-    next_update = now + timedelta(days=ca.crl_days)
+    says_it_is_of, next_update = _life(ca, now)
     # Only a list among several says which one it is (RFC 5280 section 5.2.5): it must not be taken for the whole.
     where, *former = store.crl_urls(services, ca.id, shard.shard) if await _several(tx, ca.id) else (None,)
     entries = await _entries(tx, ca.id, shard.shard, _ended_before(ca, shard, now))
-    facts = (store.issuer_of(ca), number, now, next_update, entries, where, ca.hash_name, former)
+    facts = (store.issuer_of(ca), number, says_it_is_of, next_update, entries, where, ca.hash_name, former)
     if len(entries) > _MANY:
         # A second for a hundred thousand, in which others have requests here.
         draft = await asyncio.to_thread(crl_format.draft_crl, *facts)
@@ -216,9 +224,11 @@ async def _several(tx: Tx, authority_id: str) -> bool:
 
 def _ended_before(ca: Any, shard: Any, now: datetime) -> datetime:
     """Certificates that ended so long ago may be left out. Each has to be in a list made by the calendar after its end
-    (RFC 5280 section 3.3), and in the life of a list two are; the one before this may have come late."""
+    (RFC 5280 section 3.3), and in the life of a list two are; the one before this may have come late. Made by what the
+    list says itself, which is up to an hour less."""
     a_life_ago = now - timedelta(days=ca.crl_days)
-    return a_life_ago if shard.this_update is None else min(a_life_ago, cast(datetime, shard.this_update))
+    before = a_life_ago if shard.this_update is None else min(a_life_ago, cast(datetime, shard.this_update))
+    return before - BACKDATE
 
 
 async def _entries(tx: Tx, authority_id: str, shard: int, since: datetime) -> list[crl_format.RevokedEntry]:

@@ -151,8 +151,8 @@ def quota_refusal(policy: CaPolicy, asked: Asked) -> Refused:
     quota = policy.limits.quota
     return Refused(
         "certificate_quota",
-        f"The project {asked.project!r} has {quota} good certificates from {asked.authority!r}, as many as the policy "
-        f"{policy.name!r} lets it have.",
+        f"The project {asked.project!r} may have no further certificate from {asked.authority!r}: the policy "
+        f"{policy.name!r} allows {quota} at a time.",
         fix=f"Revoke some that aren't needed, or wait until some expire. {_ASK}.",
         extra={"policy": policy.name, "policy_id": policy.id, "quota": quota},
     )  # fmt: skip

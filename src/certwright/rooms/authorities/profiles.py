@@ -10,26 +10,37 @@ from sqlalchemy.exc import IntegrityError
 
 from certwright.kernel.actor import Actor
 from certwright.kernel.ids import new_id
-from certwright.kernel.problems import Refused, Stale, not_found
+from certwright.kernel.problems import Invalid, Problem, Refused, Stale, not_found
 from certwright.platform.db import Tx
 from certwright.platform.services import Services
 from certwright.rooms import access, audit
 from certwright.rooms.authorities.tables import ca_profiles
 from certwright.rooms.authorities.words import CaProfile
-from certwright.x509.issue import CLIENT, SERVER, SERVER_EV, SERVER_OV, Profile
+from certwright.x509.issue import CLIENT, SERVER, SERVER_EV, SERVER_OV, SERVER_SHORT, Profile
 from certwright.x509.profiles import describe, read_profile
 
-BUILT_IN: Mapping[str, Profile] = {p.name: p for p in (SERVER, SERVER_OV, SERVER_EV, CLIENT)}
+BUILT_IN: Mapping[str, Profile] = {p.name: p for p in (SERVER, SERVER_SHORT, SERVER_OV, SERVER_EV, CLIENT)}
 
 
-async def leaf_profiles(tx: Tx, account_id: str, names: Set[str]) -> dict[str, Profile]:
-    """Those of `names` that exist; the database is asked for what isn't built in only."""
-    found = {name: BUILT_IN[name] for name in names if name in BUILT_IN}
+async def leaf_profiles(tx: Tx, account_id: str, names: Set[str]) -> dict[str, Profile | Problem]:
+    """Those of `names` that exist, or why nothing can be issued as one; the database is asked for what isn't built in
+    only."""
+    found: dict[str, Profile | Problem] = {name: BUILT_IN[name] for name in names if name in BUILT_IN}
     if rest := names - found.keys():
         p = ca_profiles.c
         rows = await tx.execute(sa.select(p.name, p.body).where(p.account_id == account_id, p.name.in_(rest)))
-        found |= {row.name: read_profile(row.name, row.body) for row in rows}
+        found |= {row.name: _read(row) for row in rows}
     return found
+
+
+def _read(row: Any) -> Profile | Problem:
+    """What was good when it was saved may be refused by now: an extension or a name profiles can't have any more."""
+    try:
+        return read_profile(row.name, row.body)
+    except Invalid as problem:
+        why = problem.message[:1].lower() + problem.message[1:]
+        return Invalid("profile_unusable", f"Nothing is issued as {row.name!r} any more: {why}", field="profile",
+                       fix="Change that profile, or describe another one and use that.")  # fmt: skip
 
 
 async def list_profiles(services: Services, actor: Actor) -> list[CaProfile]:
@@ -42,7 +53,8 @@ async def list_profiles(services: Services, actor: Actor) -> list[CaProfile]:
 
 
 def _shown(row: Any) -> CaProfile:
-    return CaProfile(row.name, dict(row.body), row.id, row.revision)
+    read = _read(row)
+    return CaProfile(row.name, dict(row.body), row.id, row.revision, read if isinstance(read, Problem) else None)
 
 
 async def create_profile(services: Services, actor: Actor, name: str, body: Mapping[str, Any]) -> CaProfile:

@@ -47,6 +47,7 @@ class CaOperation(StrEnum):
     DELETE = "delete"
     RESTORE = "restore"
     UPDATE = "update"
+    RENEW = "renew"
 
 
 def state_of(facts: CaFacts, now: datetime) -> CaState:
@@ -63,23 +64,25 @@ def state_of(facts: CaFacts, now: datetime) -> CaState:
 
 _FROM: Final[dict[CaOperation, frozenset[CaState]]] = {
     CaOperation.ISSUE: frozenset({CaState.ACTIVE}),
-    CaOperation.INSTALL: frozenset({CaState.PENDING}),
+    CaOperation.INSTALL: frozenset({CaState.PENDING, CaState.ACTIVE, CaState.EXPIRED}),
     CaOperation.DISABLE: frozenset({CaState.ACTIVE}),
     CaOperation.ENABLE: frozenset({CaState.DISABLED}),
     CaOperation.REVOKE: frozenset({CaState.ACTIVE, CaState.DISABLED}),
     CaOperation.DELETE: frozenset({CaState.PENDING, CaState.DISABLED, CaState.EXPIRED, CaState.REVOKED}),
     CaOperation.RESTORE: frozenset({CaState.DELETED}),
     CaOperation.UPDATE: frozenset({CaState.PENDING, CaState.ACTIVE, CaState.DISABLED, CaState.REVOKED}),
+    CaOperation.RENEW: frozenset({CaState.ACTIVE, CaState.EXPIRED}),
 }
 _HOW: Final[dict[CaOperation, str]] = {
     CaOperation.ISSUE: "Choose an active CA.",
-    CaOperation.INSTALL: "Only a CA that waits for its certificate takes one.",
+    CaOperation.INSTALL: "Enable or restore it first; one that is revoked takes no certificate any more.",
     CaOperation.DISABLE: "Only an active CA can be disabled.",
     CaOperation.ENABLE: "Only a disabled CA can be enabled.",
     CaOperation.REVOKE: "Only a CA that is active or disabled can be revoked.",
     CaOperation.DELETE: "Disable it first; then it can be deleted, after a time of waiting.",
     CaOperation.RESTORE: "Only a CA that waits to be deleted can be restored.",
     CaOperation.UPDATE: "Restore it first, or make another CA.",
+    CaOperation.RENEW: "Enable or restore it first; one that is revoked, or waits for its first certificate, can't be.",
 }
 
 
@@ -119,6 +122,7 @@ _NOUN: Final[dict[CaOperation, str]] = {
     CaOperation.DELETE: "deleting",
     CaOperation.RESTORE: "restoring",
     CaOperation.UPDATE: "changing it",
+    CaOperation.RENEW: "renewing",
 }
 
 
@@ -214,12 +218,75 @@ def judge_request(request: CaRequest, parent: IssuerFacts | None) -> tuple[Profi
                 field="path_len", fix="Choose a smaller path length.",
             )  # fmt: skip
     days = (_DEFAULT_ROOT_DAYS if root else 1826) if request.days is None else request.days
-    if not 1 <= days <= MAX_CA_DAYS:
-        raise Invalid("ca_days_out_of_range", f"A CA lives 1 to {MAX_CA_DAYS} days (25 years).", field="days",
-                      fix="Twenty years suit a root, five an issuing CA.")  # fmt: skip
+    _judge_days(days)
     purposes = read_extended_usages(list(request.purposes))
     base = ROOT if root else ISSUING
     return replace(base, path_len=path_len, max_seconds=days * DAY, eku=purposes), algorithm
+
+
+def _judge_days(days: int) -> None:
+    if not 1 <= days <= MAX_CA_DAYS:
+        raise Invalid("ca_days_out_of_range", f"A CA lives 1 to {MAX_CA_DAYS} days (25 years).", field="days",
+                      fix="Twenty years suit a root, five an issuing CA.")  # fmt: skip
+
+
+def judge_renewed_days(days: int | None, before: IssuerFacts) -> int:
+    """How many seconds the next certificate lives: as asked, or as long as the one before. Raises Invalid
+    `ca_days_out_of_range`."""
+    if days is None:
+        usual = int((before.not_after - before.not_before).total_seconds()) + 1
+        return min(usual, MAX_CA_DAYS * DAY)
+    _judge_days(days)
+    return days * DAY
+
+
+def judge_gain(
+    name: str, before: IssuerFacts, end: datetime, parent_name: str | None, parent: IssuerFacts | None
+) -> None:
+    """A renewal makes a CA end later, and by more than whoever asks twice would gain. `end` is the new one's."""
+    least = min(timedelta(days=1), (before.not_after - before.not_before) / 10)
+    if end - before.not_after >= least:
+        return
+    if parent is not None and end >= parent.not_after:
+        raise Refused(
+            "ca_renewal_gains_nothing",
+            f"The CA {parent_name!r} above it ends on {parent.not_after:%Y-%m-%d}, so {name!r} can't end later.",
+            fix="Renew the CA above it first.",
+        )  # fmt: skip
+    raise Refused(
+        "ca_renewal_gains_nothing",
+        f"{name!r} ends on {before.not_after:%Y-%m-%d} already; renewed, it would end on {end:%Y-%m-%d}.",
+        fix="Renew it nearer to its end, or for more days.",
+    )  # fmt: skip
+
+
+def judge_replacement(name: str, before: IssuerFacts, after: IssuerFacts, *, parent_is_here: bool) -> None:
+    """A certificate that an outside parent signed for a CA that has one: what was issued must stay good."""
+    if parent_is_here:
+        raise Refused(
+            "ca_install_refused", f"{name!r} has its certificate from here; one from elsewhere isn't taken.",
+            fix="Renew it instead.",
+        )  # fmt: skip
+    if after.der == before.der:
+        raise Refused("ca_certificate_installed", "The CA has this very certificate already.",
+                      fix="Have its parent sign a new one for the same key.")  # fmt: skip
+    if after.spki_sha256 != before.spki_sha256:
+        raise Invalid(
+            "ca_certificate_other_key", "This certificate is for another key than this CA's.",
+            field="certificate", fix="Install the certificate that was signed for this CA's key.",
+        )  # fmt: skip
+    if after.subject_der != before.subject_der:
+        raise Invalid(
+            "ca_certificate_other_subject",
+            "This certificate gives the CA another subject than what it issued names, or writes it otherwise.",
+            field="certificate", fix="Have the parent sign exactly the subject of the certificate before.",
+        )  # fmt: skip
+    if after.ski != before.ski:
+        raise Invalid(
+            "ca_certificate_other_identifier",
+            "This certificate gives the key another identifier (SKI) than what the CA issued names it by.",
+            field="certificate", fix="Have the parent sign the subject key identifier of the certificate before.",
+        )  # fmt: skip
 
 
 def judge_store(word: str) -> KeyStore:

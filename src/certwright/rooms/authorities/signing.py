@@ -18,6 +18,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +36,7 @@ from certwright.rooms.authorities.words import KeyStore
 from certwright.x509 import judgement
 from certwright.x509.certificates import load, tbs_fields
 from certwright.x509.crl import MAX_CRL_OCTETS
-from certwright.x509.issue import OCSP_SIGNER, IssuerFacts, Linted, assemble, issuer_facts
+from certwright.x509.issue import OCSP_SIGNER, ROOT, IssuerFacts, Linted, assemble, issuer_facts
 from certwright.x509.judgement import refused
 from certwright.x509.keys import ca_key_algorithm, ca_key_from_pkcs8_der, spki, spki_sha256
 
@@ -55,15 +56,19 @@ _PATIENCE: Final = 15.0
 _MOST_CONNECTIONS: Final = 256
 _LARGE: Final = 1024 * 1024
 _MOST_HOLDERS: Final = 1000
+# How long a CA's certificate is known by: one that is renewed may be limited otherwise.
+_FRESH: Final = timedelta(seconds=1)
 _SO_PEERGROUPS: Final = 59
 _MOST_GROUPS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Whose key it is. `waits` for a CA that has no certificate yet; a responder answers for `ca`."""
+    """Whose key it is, as it was found `at`. `waits` for a CA that has no certificate yet; a responder answers for
+    `ca`."""
 
     spki_sha256: str
+    at: datetime
     ca: IssuerFacts | None = None
     waits: bool = False
     responder_der: bytes | None = None
@@ -262,7 +267,14 @@ class SigningServer:
     async def _sign(self, key_id: str, head: Mapping[str, Any], tbs: bytes) -> bytes:
         async with self._services.db.begin() as tx:
             holder = await self._holder(tx, key_id)
-            document = self._judged(holder, head, tbs)
+            try:
+                document = self._judged(holder, head, tbs)
+            except Problem:
+                if self._holders.pop(key_id, None) is None:
+                    raise
+                # The CA may have been renewed this moment.
+                holder = await self._holder(tx, key_id)
+                document = self._judged(holder, head, tbs)
             signature = await self._signer.sign(tx, key_id, document)
             if isinstance(document, Linted):
                 await self._remember(tx, key_id, holder, document, signature)
@@ -286,10 +298,15 @@ class SigningServer:
             if holder.waits:
                 raise refused("this CA has no certificate yet")
             words = head.get("profile")
+            profile = judgement.profile_of(words if isinstance(words, dict) else {})
+            if profile.name == ROOT.name and holder.ca is not None:
+                return judgement.judge_renewed_root(
+                    tbs, profile=profile, before=holder.ca, own_spki_sha256=holder.spki_sha256, hash_name=hash_name,
+                    at=at,
+                )  # fmt: skip
             return judgement.judge_certificate(
-                tbs, profile=judgement.profile_of(words if isinstance(words, dict) else {}), issuer=holder.ca,
-                own_spki_sha256=holder.spki_sha256, hash_name=hash_name, at=at,
-            )  # fmt: skip
+                tbs, profile=profile, issuer=holder.ca, own_spki_sha256=holder.spki_sha256, hash_name=hash_name, at=at
+            )
         if kind == "list" and holder.ca is not None:
             return judgement.judge_list(tbs, issuer=holder.ca, hash_name=hash_name, at=at)
         if kind == "request":
@@ -297,8 +314,8 @@ class SigningServer:
         raise refused("this key has no CA that could say so")
 
     async def _holder(self, tx: Tx, key_id: str) -> _Holder:
-        known = self._holders.get(key_id)
-        if known is not None:
+        known, now = self._holders.get(key_id), self._services.clock.now()
+        if known is not None and (known.responder_der is not None or known.at <= now < known.at + _FRESH):
             return known
         k, a, r, owner = ca_keys.c, authorities.c, ocsp_responders.c, authorities.alias("owner")
         query = (
@@ -316,10 +333,10 @@ class SigningServer:
             raise not_found("CA key", key_id)
         der = row.owner_der if row.responder_der is not None else row.certificate_der
         if der is None:
-            return self._made.get(key_id) or _Holder(row.spki_sha256, waits=row.authority_id is not None)
+            return self._made.get(key_id) or _Holder(row.spki_sha256, now, waits=row.authority_id is not None)
         if spki_sha256(load(row.responder_der or der)) != row.spki_sha256:
             raise refused("the certificate of its CA is for another key")
-        holder = _Holder(row.spki_sha256, issuer_facts(der), responder_der=row.responder_der)
+        holder = _Holder(row.spki_sha256, now, issuer_facts(der), responder_der=row.responder_der)
         _keep(self._holders, key_id, holder)
         return holder
 
@@ -333,7 +350,8 @@ class SigningServer:
         if own is None:
             return
         der = assemble(linted, signature)
-        made = _Holder(mark, issuer_facts(der)) if profile.is_ca else _Holder(mark, holder.ca, responder_der=der)
+        ca = issuer_facts(der) if profile.is_ca else holder.ca
+        made = _Holder(mark, self._services.clock.now(), ca, responder_der=None if profile.is_ca else der)
         _keep(self._made, own, made)
 
 

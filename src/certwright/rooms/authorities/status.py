@@ -39,6 +39,7 @@ from certwright.x509.issue import (
     assemble,
     draft_certificate,
     new_serial,
+    this_update,
     validity,
 )
 from certwright.x509.keys import KeyAlgorithm
@@ -61,13 +62,14 @@ _USUAL_HASH = "sha1"
 
 @dataclass(frozen=True, slots=True)
 class StatusAnswer:
-    """`der` is the OCSPResponse; times are None for answers without a signature, which nobody may keep.
+    """`der` is the OCSPResponse; times are None for answers without a signature, which nobody may keep. It says itself
+    that it is older than `signed_at`, for slow clocks.
 
     `revocations` is what the CA counted of them when this was found; -1 in an answer that this process doesn't keep.
     """
 
     der: bytes
-    this_update: datetime | None = None
+    signed_at: datetime | None = None
     next_update: datetime | None = None
     revocations: int = -1
 
@@ -78,9 +80,9 @@ class StatusAnswer:
 
     def is_good(self, revocations: int, now: datetime) -> bool:
         """Until half of its life, as long as the CA hasn't revoked anything since."""
-        if self.this_update is None or self.next_update is None or self.revocations != revocations:
+        if self.signed_at is None or self.next_update is None or self.revocations != revocations:
             return False
-        return self.this_update <= now < self.this_update + (self.next_update - self.this_update) / 2
+        return self.signed_at <= now < self.signed_at + (self.next_update - self.signed_at) / 2
 
 
 @dataclass(slots=True)
@@ -195,21 +197,22 @@ class StatusAnswers:
                     return found
             signed = await _sign(tx, self._services, known.responder, question, row, now)
             if row is None or question.nonce is not None:
-                return StatusAnswer(signed.der, signed.this_update, signed.next_update)
+                return StatusAnswer(signed.der, signed.signed_at, signed.next_update)
             if row.not_after > now:
                 await _keep(tx, authority_id, [_Signed(question.hash_name, row, signed)])
-        return StatusAnswer(signed.der, signed.this_update, signed.next_update, known.revocations)
+        return StatusAnswer(signed.der, signed.signed_at, signed.next_update, known.revocations)
 
 
 def _newest_responder(now: datetime, authority_id: Any) -> sa.Select[Any]:
     """What signing answers needs; of several the one that lives longest."""
     r = ocsp_responders.c
     return (
-        sa.select(r.ca_key_id, r.certificate_der.label("responder_der"), r.not_after.label("responder_ends"))
+        sa.select(r.ca_key_id, r.certificate_der.label("responder_der"),
+                  r.not_before.label("responder_begins"), r.not_after.label("responder_ends"))
         .where(r.authority_id == authority_id, r.not_before <= now, r.not_after > now)
         .order_by(r.not_after.desc())
         .limit(1)
-    )
+    )  # fmt: skip
 
 
 async def answer(services: Services, authority_id: str, question: Question) -> StatusAnswer:
@@ -221,18 +224,18 @@ async def answer(services: Services, authority_id: str, question: Question) -> S
 
 @dataclass(frozen=True, slots=True)
 class _Fresh:
-    """An answer just signed; times in whole seconds, as it says them."""
+    """An answer just signed; times in whole seconds. `next_update` is as it says."""
 
     der: bytes
-    this_update: datetime
+    signed_at: datetime
     next_update: datetime
 
 
 async def _sign(tx: Tx, services: Services, responder: Any, question: Question, row: Any, now: datetime) -> _Fresh:
     """`row` is that of the certificate, None for a serial that was never issued."""
-    start = now.replace(microsecond=0)
+    signed_at, start = now.replace(microsecond=0), this_update(now, responder.responder_begins)
     # Nobody believes an answer when its responder has ended.
-    end = max(min(start + ANSWER_LIFE, responder.responder_ends), start + timedelta(seconds=1))
+    end = max(min(start + ANSWER_LIFE, responder.responder_ends), signed_at + timedelta(seconds=1))
     if row is None:
         said = Answer(Status.UNKNOWN, start, end)
     elif row.revoked_at is None:
@@ -241,7 +244,7 @@ async def _sign(tx: Tx, services: Services, responder: Any, question: Question, 
         said = Answer(Status.REVOKED, start, end, row.revoked_at, row.revocation_reason or "unspecified")
     draft = ocsp.draft_answer(question, said, responder.responder_der)
     signature = await services.port(Signer).sign(tx, responder.ca_key_id, draft)
-    return _Fresh(ocsp.assemble(draft, signature), start, end)
+    return _Fresh(ocsp.assemble(draft, signature), signed_at, end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,7 @@ async def _keep(tx: Tx, authority_id: str, answers: Sequence[_Signed]) -> None:
         hash_name=(sa.Text(), [one.hash_name for one in answers]),
         der=(sa.LargeBinary(), [one.answer.der for one in answers]),
         revoked_at=(at, [one.row.revoked_at for one in answers]),
-        this_update=(at, [one.answer.this_update for one in answers]),
+        this_update=(at, [one.answer.signed_at for one in answers]),
         next_update=(at, [one.answer.next_update for one in answers]),
         renew_at=(at, [_renew_at(one.answer) for one in answers]),
         not_after=(at, [one.row.not_after for one in answers]),
@@ -284,7 +287,7 @@ async def _keep(tx: Tx, authority_id: str, answers: Sequence[_Signed]) -> None:
 
 
 def _renew_at(answer: _Fresh) -> datetime:
-    return answer.this_update + (answer.next_update - answer.this_update) / 3
+    return answer.signed_at + (answer.next_update - answer.signed_at) / 3
 
 
 async def sign_ahead(services: Services, authority_id: str) -> timedelta:

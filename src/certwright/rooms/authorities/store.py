@@ -140,12 +140,41 @@ async def children(tx: Tx, authority_id: str, now: datetime) -> int:
     return int(found or 0)
 
 
-async def hold_below(tx: Tx, authority_id: str) -> list[str]:
-    """Ids of all CAs below it, the lowest first, in which order whoever needs several locks them; they are held."""
+def _below(authority_id: str) -> sa.CTE:
+    """All CAs below it: id and depth."""
     a = authorities.c
     first = sa.select(a.id, sa.literal(1).label("depth")).where(a.parent_id == authority_id)
     below = first.cte("below", recursive=True)
-    below = below.union_all(sa.select(a.id, below.c.depth + 1).join(below, a.parent_id == below.c.id))
+    return below.union_all(sa.select(a.id, below.c.depth + 1).join(below, a.parent_id == below.c.id))
+
+
+async def good_below(tx: Tx, authority_id: str, now: datetime, most: int) -> int:
+    """How many certificates of it and of the CAs below it are good, those CAs not counted; `most` is as far as it
+    counts."""
+    i, a, below = issued_certificates.c, authorities.c, _below(authority_id)
+    all_of_them = sa.union_all(sa.select(sa.literal(authority_id).label("id")), sa.select(below.c.id)).subquery()
+    issuers = sa.select(a.id).where(a.id.in_(sa.select(all_of_them.c.id)), a.revoked_at.is_(None)).subquery("issuers")
+    good = (
+        sa.select(sa.literal(1).label("one"))
+        .join_from(issuers, issued_certificates, i.authority_id == issuers.c.id)
+        .where(i.revoked_at.is_(None), ~i.internal, i.not_after > now)
+        .limit(most)
+        .subquery()
+    )
+    return int(await tx.scalar(sa.select(sa.func.count()).select_from(good)) or 0)
+
+
+async def serials_of_ca(tx: Tx, ca: Any) -> list[str]:
+    """Of the certificates its parent gave it: the one it has, and those before, whose key is the same."""
+    i = issued_certificates.c
+    named = sa.or_(i.reference == ca.id, i.reference.startswith(f"{ca.id}:", autoescape=True))
+    found = await tx.scalars(sa.select(i.serial).where(i.authority_id == ca.parent_id, i.revoked_at.is_(None), named))
+    return [ca.serial, *(serial for serial in found if serial != ca.serial)]
+
+
+async def hold_below(tx: Tx, authority_id: str) -> list[str]:
+    """Ids of all CAs below it, the lowest first, in which order whoever needs several locks them; they are held."""
+    below = _below(authority_id)
     held: list[str] = []
     while True:
         found = (await tx.scalars(sa.select(below.c.id).order_by(below.c.depth.desc(), below.c.id))).all()
@@ -200,12 +229,12 @@ def signs_leaves(ca: Any) -> bool:
     return words.signs_leaves(ca.kind, None if ca.certificate_der is None else issuer_of(ca).path_len)
 
 
-_binding: dict[str, IssuerFacts] = {}
+_binding: dict[tuple[str, int], IssuerFacts] = {}
 
 
 async def binding_issuer(tx: Tx | None, services: Services, ca: Any) -> IssuerFacts:
-    """The same with the limits of every CA above it: for signing. Looked up once, for the reason that `chain` has."""
-    found = _binding.get(ca.id)
+    """The same with the limits of every CA above it: for signing. Looked up once for each revision, as `chain` is."""
+    found = _binding.get((ca.id, ca.revision))
     if found is None:
         if tx is None:
             async with services.db.read() as reading:
@@ -213,7 +242,7 @@ async def binding_issuer(tx: Tx | None, services: Services, ca: Any) -> IssuerFa
         ders = await _look_up_above(tx, ca)
         if len(_binding) >= _MOST_ISSUERS:
             _binding.clear()
-        found = _binding[ca.id] = replace(issuer_of(ca), above=tuple(limits_of(der) for der in ders))
+        found = _binding[ca.id, ca.revision] = replace(issuer_of(ca), above=tuple(limits_of(der) for der in ders))
     return found
 
 
@@ -233,23 +262,24 @@ async def rows_above(tx: Tx, ca: Any) -> list[Any]:
     return found
 
 
-_chains: dict[str, tuple[bytes, ...]] = {}
+_chains: dict[tuple[str, int], tuple[bytes, ...]] = {}
 
 
 async def chain(tx: Tx, ca: Any) -> tuple[bytes, ...]:
-    """From this CA's certificate up, without the root. Looked up once: what stands above a certificate was there before
-    it was signed, and doesn't change."""
-    found = _chains.get(ca.sha256)
+    """From this CA's certificate up, without the root. Looked up once for each revision of the CA, which rises when one
+    above it is renewed, too. By the CA and not by its certificate: another CA may have come with the same one and more
+    above it."""
+    found = _chains.get((ca.id, ca.revision))
     if found is None:
         if len(_chains) >= _MOST_ISSUERS:
             _chains.clear()
-        found = _chains[ca.sha256] = await _look_up_chain(tx, ca)
+        found = _chains[ca.id, ca.revision] = await _look_up_chain(tx, ca)
     return found
 
 
-def known_chain(sha256: str) -> tuple[bytes, ...] | None:
-    """The same for a CA by its certificate's fingerprint, if it was looked up before."""
-    return _chains.get(sha256)
+def known_chain(authority_id: str, revision: int) -> tuple[bytes, ...] | None:
+    """The same, if it was looked up before."""
+    return _chains.get((authority_id, revision))
 
 
 async def any_row(tx: Tx, authority_id: str) -> Any:

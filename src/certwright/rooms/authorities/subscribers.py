@@ -18,10 +18,11 @@ from certwright.kernel.problems import Problem, Unavailable
 from certwright.platform.db import Tx, is_one_of
 from certwright.platform.services import Services
 from certwright.rooms import audit
-from certwright.rooms.authorities import actions, lists, profiles, store
+from certwright.rooms.authorities import actions, lists, profiles, rules, store
 from certwright.rooms.authorities.tables import authorities, ca_policies, issued_certificates
 from certwright.rooms.authorities.words import IssuedCertificate, IssueRequest
 from certwright.x509.certificates import load
+from certwright.x509.issue import Profile
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +71,7 @@ def _entry(
 
 # --- issuing in one statement ----------------------------------------------------------------------------------------
 
-_i, _a = issued_certificates.c, authorities.c
+_i = issued_certificates.c
 _RECORDED = (
     "id", "authority_id", "account_id", "project_id", "reference", "profile", "serial", "names", "der", "not_before",
     "not_after", "issued_at", "shard", "internal",
@@ -129,12 +130,16 @@ def recorded(done: sa.FromClause) -> tuple[sa.CTE, ...]:
 
 
 # For statements of subscribers: a certificate with what `chain_of` needs to know of it.
-LEAF = sa.select(_i.id, _i.der, _i.authority_id, _a.sha256).join(authorities, _a.id == _i.authority_id).subquery("leaf")
+LEAF = (
+    sa.select(_i.id, _i.der, _i.authority_id, authorities.c.revision)
+    .join(authorities, authorities.c.id == _i.authority_id)
+    .subquery("leaf")
+)
 
 
 async def chain_of(services: Services, leaf: Any) -> tuple[bytes, ...]:
     """A certificate, a row of `LEAF`, and what stands above it (DER), without the root."""
-    above = store.known_chain(leaf.sha256)
+    above = store.known_chain(leaf.authority_id, leaf.revision)
     if above is None:
         async with services.db.read() as tx:
             above = await store.chain(tx, await store.any_row(tx, leaf.authority_id))
@@ -196,15 +201,25 @@ async def revoke_issued(tx: Tx, services: Services, actor: Actor, leaf: IssuedLe
 # --- for whoever opens an ACME service --------------------------------------------------------------------------------
 
 
-async def signs_for(tx: Tx, actor: Actor, authority_id: str) -> bool:
-    """Whether a CA the actor may issue from certifies servers and clients. Raises NotFound, Forbidden."""
-    return store.signs_leaves(await store.visible_row(tx, actor, "ccm:cert:issue", authority_id))
+async def signs_for(tx: Tx, actor: Actor, authority_id: str, at: datetime | None = None) -> bool:
+    """Whether a CA the actor may issue from certifies servers and clients. Raises NotFound, Forbidden, and Refused
+    `ca_not_active` for one that issues nothing `at` that time."""
+    ca = await store.visible_row(tx, actor, "ccm:cert:issue", authority_id)
+    if at is not None and (refused := rules.refusal(rules.CaOperation.ISSUE, store.ca_facts(ca), at)) is not None:
+        raise refused
+    return store.signs_leaves(ca)
 
 
 async def unknown_profiles(tx: Tx, account_id: str, names: Sequence[str]) -> list[str]:
     """Those of `names` that are no kind of certificate of this account."""
     known = await profiles.leaf_profiles(tx, account_id, set(names))
     return [name for name in names if name not in known]
+
+
+async def must_staple(tx: Tx, account_id: str, name: str) -> bool:
+    """Whether certificates of this kind say that servers have to show OCSP answers (RFC 7633)."""
+    found = (await profiles.leaf_profiles(tx, account_id, {name})).get(name)
+    return isinstance(found, Profile) and found.must_staple
 
 
 async def has_policies(tx: Tx, account_id: str) -> bool:

@@ -158,6 +158,7 @@ crl_storages = sa.Table(
     sa.Index("ix_crl_storages_due", "next_step_at", postgresql_where=sa.text("next_step_at IS NOT NULL")),
 )
 
+# `this_update` is when a list was made; the list itself says an hour less, for slow clocks.
 crls = sa.Table(
     "crls",
     metadata,
@@ -184,7 +185,7 @@ ocsp_responders = sa.Table(
 )
 
 # Answers signed before anybody asks. What a certificate's state is, issued_certificates alone says: an answer that says
-# otherwise than its row there is not given.
+# otherwise than its row there is not given. `this_update` is when it was signed, as with lists.
 ocsp_answers = sa.Table(
     "ocsp_answers",
     metadata,

@@ -216,12 +216,13 @@ class IssuedCertificate:
 @dataclass(frozen=True, slots=True)
 class CaProfile:
     """A kind of certificate somebody described; `body` as `x509.profiles.describe` writes it. Built-in ones have no
-    id and no revision."""
+    id and no revision. `problem` is why nothing is issued as it any more, though it was saved."""
 
     name: str
     body: dict[str, Any]
     id: str | None = None
     revision: int = 0
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,18 +283,20 @@ class PolicyTrial:
 
 @dataclass(frozen=True, slots=True)
 class CrlHead:
-    """Which list is the newest, without the list."""
+    """Which list is the newest, without the list. It says that it is older than it is, for slow clocks."""
 
     number: int
-    this_update: datetime
+    made_at: datetime
     next_update: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Crl:
+    """As `CrlHead`, with the list."""
+
     number: int
     der: bytes
-    this_update: datetime
+    made_at: datetime
     next_update: datetime
 
 

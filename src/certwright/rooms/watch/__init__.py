@@ -97,6 +97,7 @@ def register(services: Services) -> None:
     services.jobs.every("watch.probes", timedelta(seconds=1), round_of_probes)
     services.jobs.every("watch.metrics", timedelta(seconds=15), metrics.refresh)
     services.jobs.every("watch.desk", timedelta(minutes=5), jobs.look_at_desk)
+    services.jobs.every("watch.authorities", timedelta(minutes=5), jobs.look_at_cas)
     services.jobs.every("watch.forget", timedelta(hours=1), jobs.forget)
     for kind, listener in (
         ("certificate.auto_renew_set", jobs.renewal_moved),

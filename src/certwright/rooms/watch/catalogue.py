@@ -11,7 +11,16 @@ from string import Formatter
 from typing import Any
 
 from certwright.platform.i18n import N_, _
-from certwright.rooms.watch.words import DEPLOYMENT, DESK, DIFFERS, EVIDENCE, EXCEPTION, OVERDUE, WRONG_CERTIFICATE
+from certwright.rooms.watch.words import (
+    CA_ENDS,
+    DEPLOYMENT,
+    DESK,
+    DIFFERS,
+    EVIDENCE,
+    EXCEPTION,
+    OVERDUE,
+    WRONG_CERTIFICATE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +194,35 @@ CATALOGUE: Mapping[str, AlarmKind] = {
                 N_("Apply again, or choose another CA; the alarm clears by itself when a right one is issued."),
             ),
         ),
+        AlarmKind(
+            id=CA_ENDS,
+            name=N_("CA ends soon"),
+            severities=("minor", "major", "critical"),
+            resource_type="authority",
+            monitor_type=N_("End of the certificates of private CAs"),
+            unit=N_("days left"),
+            threshold=N_(
+                "1: less than a year left, or a fifth of the CA's life if that is shorter (minor; major in the last "
+                "tenth of that time). 2: ended while it was in use (critical)."
+            ),
+            causes=(
+                N_("The CA's certificate is near its end, and nobody has renewed it or put another CA in its place."),
+                N_("The CA above it ended sooner than planned: no CA outlives the one above it."),
+            ),
+            impact=N_(
+                "No certificate outlives its CA: what is issued now is cut off by the CA's end, and after it nothing "
+                "is issued and nothing that was issued is believed."
+            ),
+            handling=(
+                N_(
+                    "Open the CA and renew it: the same name and key, a certificate that ends later. If its parent is "
+                    "elsewhere, have that one sign the key once more. If the CA above ends first, renew that before."
+                ),
+                N_("Give clients a root's new certificate before the old one ends; servers get chains at renewals."),
+                N_("A CA nobody needs any more: disable and delete it."),
+                N_("The alarm clears by itself when the CA was renewed or revoked, or is deleted."),
+            ),
+        ),
     )
 }
 
@@ -229,6 +267,8 @@ _SENTENCES: Mapping[str, str] = {
     ),
     "desk_behind": N_("{late} of {waiting} cases at the organization desk are late; the first was due on {due_at}."),
     "wrong_certificate": N_("What the CA returned was refused: {detail}."),
+    "ca_ends": N_("The CA {ca} ends on {not_after}; nothing it issues outlives it."),
+    "ca_ended": N_("The CA {ca} ended on {not_after}; nothing it issued is believed any more."),
     "rollout_failed": N_("The rollout failed: {detail}."),
     "rollout_undone": N_("The rollout was undone, the previous certificate is back in place: {detail}."),
 }

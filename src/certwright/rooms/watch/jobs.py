@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -16,9 +17,10 @@ from certwright.platform.db import Tx
 from certwright.platform.events import Event
 from certwright.platform.jobs import Next
 from certwright.platform.services import Services
-from certwright.rooms import accounts, certificates, organisations, renewal
+from certwright.rooms import accounts, acme_server, authorities, certificates, organisations, renewal
 from certwright.rooms.watch import actions, alarms, intended, rules, store
 from certwright.rooms.watch.words import (
+    CA_ENDS,
     DEPLOYMENT,
     DESK,
     EVIDENCE,
@@ -272,6 +274,42 @@ async def look_at_desk(services: Services) -> None:
         project_id = await accounts.store.default_project(tx, operator.id)
         subject = alarms.Subject("desk", operator.id, operator.name, operator.id, project_id)
         await alarms.settle(tx, services, subject, DESK, fact, standing, by="desk")
+
+
+async def look_at_cas(services: Services) -> None:
+    """Chore: ALM-2001018, one for each private CA that nears its end or ended while it was in use."""
+    now = services.clock.now()
+    async with services.db.begin() as tx:
+        lives = {ca.id: ca for ca in await authorities.lives(tx)}
+        ended = {ca.id for ca in lives.values() if ca.not_after <= now}
+        used = await authorities.used_to_the_end(tx, ended) | await acme_server.served_authorities(tx, ended)
+        facts = {
+            ca.id: rules.ca_ends(
+                name=ca.name, sha256=ca.sha256, not_before=ca.not_before, not_after=ca.not_after,
+                used_to_the_end=ca.id in used, now=now,
+            )
+            for ca in lives.values()
+        }  # fmt: skip
+        standing = await store.open_alarms_of_kind(tx, CA_ENDS)
+        for ca_id, fact in facts.items():
+            opened = standing.pop(ca_id, None)
+            if fact is not opened and not _is_said(opened, fact):
+                await alarms.settle(tx, services, _authority(lives[ca_id]), CA_ENDS, fact, opened, by="CA watch")
+        for revoked_or_deleted in standing.values():
+            await alarms.clear(tx, services, revoked_or_deleted, "CA watch")
+
+
+def _is_said(opened: Any, fact: AlarmFact | None) -> bool:
+    """Looked at so often, most times nothing is new about years."""
+    return (
+        opened is not None and fact is not None
+        and (opened.severity, opened.reason, tuple(opened.identity)) == (fact.severity, fact.reason, fact.identity)
+        and opened.recent_values[-1]["value"] == fact.value
+    )  # fmt: skip
+
+
+def _authority(ca: authorities.CaLife) -> alarms.Subject:
+    return alarms.Subject("authority", ca.id, ca.name, ca.account_id, ca.project_id, {"authority_id": ca.id})
 
 
 # Bindings and rollouts

@@ -1,4 +1,5 @@
-"""Gauges of what endpoints serve, under the names existing dashboards know, from values kept by the last probes.
+"""Gauges of what endpoints serve, under the names existing dashboards know, from values kept by the last probes; and of
+when private CAs end.
 
 A scrape never touches the database by itself: `refresh` reads one row an endpoint, at most every few seconds, and
 `text_for` shows a caller those of their own.
@@ -18,7 +19,7 @@ from prometheus_client.registry import Collector
 from certwright.kernel.actor import Actor, Grant
 from certwright.platform.services import Services
 from certwright.platform.telemetry import REGISTRY
-from certwright.rooms import access
+from certwright.rooms import access, authorities
 from certwright.rooms.watch import store
 
 PROBES = Counter("certwright_probes", "Endpoint probes, by outcome", ["outcome"], registry=REGISTRY)
@@ -58,11 +59,27 @@ class EndpointGauges(Collector):
         yield from (success, earliest, before, after)
 
 
+class AuthorityGauges(Collector):
+    """Shows when these CAs end. A name of their own: they are no endpoint, and rules that watch what is served would
+    take them for one."""
+
+    def __init__(self, cas: Sequence[authorities.CaLife]) -> None:
+        self.cas = cas
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        labels = ("authority", "name", "kind")
+        after = GaugeMetricFamily("certwright_ca_not_after", "Private CA: expiry, unix seconds", labels=labels)
+        for ca in self.cas:
+            after.add_metric([ca.id, ca.name, ca.kind], ca.not_after.timestamp())
+        yield after
+
+
 @dataclass
 class Kept:
     """The rows of the last refresh, of all accounts; `read_at` by the monotonic clock."""
 
     rows: Sequence[Any] = ()
+    cas: Sequence[authorities.CaLife] = ()
     read_at: float | None = None
     texts: dict[tuple[str, tuple[Grant, ...]], bytes] = field(default_factory=dict)
     """What was made of the rows, by account and permissions: making it costs a fifth of a second for many endpoints,
@@ -80,25 +97,28 @@ async def refresh(services: Services) -> None:
     GAUGES.read_at = time.monotonic()
     async with services.db.begin() as tx:
         GAUGES.rows = await store.metric_rows(tx, _MOST_ENDPOINTS)
+        GAUGES.cas = await authorities.lives(tx)
     GAUGES.texts.clear()
 
 
 def text_for(actor: Actor) -> bytes:
-    """What this process counted, and the gauges of the actor's own endpoints, in Prometheus' text format."""
+    """What this process counted, and the gauges of the actor's own endpoints and CAs, in Prometheus' text format."""
     who = (actor.account_id, actor.grants)
     text = GAUGES.texts.get(who)
     if text is None:
         own = CollectorRegistry()
-        own.register(EndpointGauges([row for row in GAUGES.rows if _may_read(actor, row)]))
+        rows = [row for row in GAUGES.rows if _may_read(actor, row, "endpoint", "alarm:endpoint:list")]
+        own.register(EndpointGauges(rows))
+        own.register(AuthorityGauges([ca for ca in GAUGES.cas if _may_read(actor, ca, "authority", "ccm:ca:list")]))
         text = GAUGES.texts[who] = generate_latest(own)
     return generate_latest(REGISTRY) + text
 
 
-def _may_read(actor: Actor, row: Any) -> bool:
+def _may_read(actor: Actor, row: Any, kind: str, action: str) -> bool:
     """Reading metrics is permission enough, but what somebody is kept from listing isn't told here either."""
     if row.account_id != actor.account_id:
         return False
-    resource = f"endpoint:{row.id}"
-    listing = access.decide(actor.grants, "alarm:endpoint:list", resource, row.project_id)
+    resource = f"{kind}:{row.id}"
+    listing = access.decide(actor.grants, action, resource, row.project_id)
     is_denied = not listing.allowed and listing.policy is not None
     return not is_denied and access.decide(actor.grants, "iam:metrics:read", resource, row.project_id).allowed

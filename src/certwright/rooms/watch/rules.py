@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from certwright.kernel.names import covers
 from certwright.rooms.watch.words import (
+    CA_ENDS,
     DIFFERS,
     EXCEPTION,
     OVERDUE,
@@ -194,6 +195,38 @@ def renewal_overdue(
         value=round((not_after - now) / timedelta(days=1), 2),
         params={"due": stamp(due), "not_after": stamp(not_after), "version_id": version_id},
         identity=(version_id,),
+    )
+
+
+# A year is about the longest that servers' and clients' certificates live: from then on their lives are cut off by the
+# CA's end. Of a CA that lives for less than five years itself it is a fifth of its life.
+_CA_WINDOW = timedelta(days=365)
+_CA_FRACTION = 0.2
+# Of the window.
+_CA_LAST = 0.1
+
+
+def ca_ends(
+    *, name: str, sha256: str, not_before: datetime, not_after: datetime, used_to_the_end: bool, now: datetime
+) -> AlarmFact | None:
+    """ALM-2001018 for a CA that is active or disabled, or would be if it hadn't ended."""
+    window = min(_CA_WINDOW, (not_after - not_before) * _CA_FRACTION)
+    left = not_after - now
+    if left > window or (left <= timedelta(0) and not used_to_the_end):
+        return None
+    if left <= timedelta(0):
+        severity, reason, threshold = Severity.CRITICAL, "ca_ended", 2
+    else:
+        severity = Severity.MAJOR if left <= window * _CA_LAST else Severity.MINOR
+        reason, threshold = "ca_ends", 1
+    return AlarmFact(
+        CA_ENDS,
+        severity,
+        reason,
+        threshold=threshold,
+        value=left // timedelta(days=1),
+        params={"ca": name, "not_after": stamp(not_after)},
+        identity=(sha256,),
     )
 
 

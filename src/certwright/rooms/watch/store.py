@@ -193,6 +193,12 @@ async def open_alarms(tx: Tx, object_ids: Sequence[str]) -> dict[tuple[str, str]
     return {(row.object_id, row.kind): row for row in await tx.execute(select)}
 
 
+async def open_alarms_of_kind(tx: Tx, kind: str) -> dict[str, Row]:
+    """By object, of all accounts."""
+    select = sa.select(alarms).where(alarms.c.kind == kind, alarms.c.cleared_at.is_(None))
+    return {row.object_id: row for row in await tx.execute(select)}
+
+
 async def insert_alarm(tx: Tx, values: Mapping[str, Any]) -> bool:
     """False when one is open already for that object and kind."""
     insert = (
