@@ -26,9 +26,10 @@ from certwright.entry import acme_clients
 from certwright.entry.cli.client import Api
 from certwright.entry.cli.session import sign_in
 from certwright.entry.cli.settings import Connection
-from certwright.entry.demo.servers import Product, free_ports
+from certwright.entry.demo.servers import Product
 from certwright.kernel.names import looks_like_ip
 from tests.servers.dns import DnsServer, TsigKey, authoritative, zone_text
+from tests.servers.ports import free_port
 
 ZONE = "corp.test"
 # Of the guide's example.
@@ -36,7 +37,7 @@ GUIDE_ZONE = "shop.internal"
 CLIENTS = ("certbot", "lego", "dehydrated", "caddy", "certwright", "newcomer", "apache", "uacme")
 EMAIL = f"ann@{ZONE}"
 PASSWORD = "a long enough passphrase 7"  # of a throw-away product
-PATIENCE = 60
+PATIENCE = 120  # seconds; only reached when something is broken
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,8 @@ def lab(home: Path, database_url: str) -> Iterator[Lab]:
         for client in CLIENTS
         for record in (f"{client} A {address_of(client)}", f"*.{client} A {address_of(client)}")
     ]
-    http_port, tls_port, status_port = free_ports(3)
+    at = [address_of(client) for client in CLIENTS]
+    http_port, tls_port, status_port = free_port(*at), free_port(*at), free_port()
     zones = {
         ZONE: zone_text(ZONE, records),
         GUIDE_ZONE: zone_text(GUIDE_ZONE, [f"www A {address_of('newcomer')}"]),

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from certwright.entry.demo.servers import free_ports
+from tests.servers.ports import free_port
 
 T = TypeVar("T")
 
@@ -182,8 +182,7 @@ class Installation:
         return f"postgresql://certwright@/certwright?host={self.data / 'postgres' / 'cluster'}"
 
     def open(self) -> None:
-        # Not where connections go out from: one of those could have the port whenever nobody listens.
-        listen = f"127.0.2.1:{free_ports(1)[0]}"
+        listen = f"127.0.2.1:{free_port('127.0.2.1')}"
         self.url = f"https://{listen}"
         own = {
             "DATA_DIR": str(self.data), "LISTEN": listen, "LOG_FORMAT": "json", "LOG_LEVEL": "warning",

@@ -71,6 +71,8 @@ def outside() -> Iterator[Outside]:
         found = world.records.get((name, kind))
         if found is not None:
             return reply(query, *(f"{name}. 5 IN {kind} {data}" for data in found))
+        if name == "silent.example":
+            return reply(query, rcode=2)
         if kind == "A" and name != "nowhere.example":
             return reply(query, f"{name}. 5 IN A 127.0.0.1")
         if kind == "SOA" and name == "example":
@@ -219,7 +221,7 @@ class Client:
         return x509.load_pem_x509_certificates(chain.content)
 
 
-def csr(*names: str, key: Any = None, common_name: str | None = None) -> str:
+def csr(*names: str, key: Any = None, common_name: str | None = None, must_staple: bool = False) -> str:
     """As finalize takes it."""
     import ipaddress
 
@@ -231,6 +233,8 @@ def csr(*names: str, key: Any = None, common_name: str | None = None) -> str:
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject))
     if sans:
         builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=False)
+    if must_staple:
+        builder = builder.add_extension(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False)
     return b64url(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER))
 
 

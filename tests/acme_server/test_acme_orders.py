@@ -10,13 +10,15 @@ import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from sqlalchemy.dialects import postgresql
 
 from certwright.acme.jose import b64url
 from certwright.acme.renewal import certificate_id
 from certwright.rooms import acme_server, audit, authorities
 from certwright.rooms.acme_server import OrderState
-from tests.acme_server.support import Client, Outside, csr, open_directory, problem
-from tests.conftest import World
+from certwright.rooms.acme_server.tables import acme_orders
+from tests.acme_server.support import Client, Outside, builtin_ca, csr, open_directory, problem
+from tests.conftest import Api, World
 
 
 def names_of(certificate: x509.Certificate) -> set[str]:
@@ -266,12 +268,29 @@ def test_a_private_address_nobody_opened_is_not_connected_to(world: World, clien
     assert net.asked == []
 
 
-def test_a_name_that_isn_t_in_the_dns(client: Client) -> None:
-    _, authorization = first_authorization(client, "nowhere.example")
+@pytest.mark.parametrize("kind", ["http-01", "tls-alpn-01"])
+@pytest.mark.parametrize(
+    ("name", "said"), [("nowhere.example", "has no address"), ("silent.example", "server failure")]
+)  # fmt: skip
+def test_a_name_the_dns_has_no_address_of(client: Client, kind: str, name: str, said: str) -> None:
+    _, authorization = first_authorization(client, name)
 
-    client.look(client.show(authorization))
+    client.look(client.challenge(authorization, kind))
 
-    assert client.post(client.challenge(authorization, "http-01")["url"], None).json()["error"]["type"].endswith(":dns")
+    error = client.post(client.challenge(authorization, kind)["url"], None).json()["error"]
+    assert error["type"].endswith(":dns")
+    assert said in error["detail"], "a name that isn't there is another thing than a DNS that doesn't answer"
+
+
+def test_where_a_file_moved_to_is_not_told(client: Client, net: Outside) -> None:
+    _, authorization = first_authorization(client, "www.example")
+    challenge = client.show(authorization)
+    net.moved[f"/.well-known/acme-challenge/{challenge['token']}"] = "http://silent.example/"
+
+    client.look(challenge)
+
+    error = client.post(challenge["url"], None).json()["error"]
+    assert error["detail"] == "www.example has no address in the DNS that this server asks."
 
 
 def test_a_record_that_comes_late_is_seen_at_the_next_look(world: World, client: Client) -> None:
@@ -422,15 +441,23 @@ def test_an_order_runs_out(world: World, client: Client) -> None:
 
 def test_a_ca_that_is_disabled_refuses_in_words(world: World, client: Client) -> None:
     order = ready(client, "www.example")
-    ca = world.run(acme_server.list_directories(world.services, world.actor))[0].authority_id
-    world.run(authorities.disable_authority(world.services, world.actor, ca))
+    directory = world.run(acme_server.list_directories(world.services, world.actor))[0]
+
+    def seen() -> tuple[str, str | None]:
+        (one,) = world.run(acme_server.list_orders(world.services, world.actor, directory.id))
+        return one.state, one.error
+
+    world.run(authorities.disable_authority(world.services, world.actor, directory.authority_id))
 
     refused = client.post(order["finalize"], {"csr": csr("www.example")})
 
     assert problem(refused) == "unauthorized"
-    assert "disabled" in refused.json()["detail"]
-    world.run(authorities.enable_authority(world.services, world.actor, ca))
+    why = "The CA 'Certwright Issuing CA 1' is disabled; issuing isn't possible."
+    assert refused.json()["detail"] == f"{why} Ask whoever runs this ACME service."
+    assert seen() == ("ready", why)
+    world.run(authorities.enable_authority(world.services, world.actor, directory.authority_id))
     assert client.post(order["finalize"], {"csr": csr("www.example")}).json()["status"] == "valid"
+    assert seen() == ("valid", None)
 
 
 def test_a_deactivated_authorization_ends_its_order(client: Client) -> None:
@@ -621,6 +648,35 @@ def test_what_this_ca_never_issued_over_acme_can_t_be_revoked(world: World, clie
     assert revoked(world) == []
 
 
+@pytest.mark.parametrize("ocsp", [True, False], ids=["the CA answers", "nobody answers"])
+def test_must_staple_is_put_in_where_the_kind_says_so_and_the_ca_answers(
+    world: World, net: Outside, ocsp: bool
+) -> None:
+    kind = {
+        "extended_key_usage": ["server_auth"], "names": "server",
+        "extensions": [{"oid": "1.3.6.1.5.5.7.1.24", "value": "MAMCAQU=", "critical": False}],
+    }  # fmt: skip
+    world.run(authorities.create_profile(world.services, world.actor, "stapled", kind))
+    ca = world.run(authorities.update_authority(world.services, world.actor, builtin_ca(world), ocsp_enabled=ocsp))
+    world.drain()
+    client = Client(world, open_directory(world, profiles=("server", "stapled"), authority_id=ca.id), net).register()
+
+    def finalized(profile: str) -> Any:
+        order = client.order("www.example", profile=profile).json()
+        client.prove(order)
+        return client.post(order["finalize"], {"csr": csr("www.example", must_staple=True)})
+
+    refused = finalized("server")
+    assert problem(refused) == "badCSR"
+    assert "must-staple, which certificates of the profile server don't have" in refused.json()["detail"]
+    done = finalized("stapled")
+    if not ocsp:
+        assert (problem(done), "nobody gives any" in done.json()["detail"]) == ("malformed", True)
+        return
+    (leaf, *_) = x509.load_pem_x509_certificates(client.post(done.json()["certificate"], None).content)
+    assert list(leaf.extensions.get_extension_for_class(x509.TLSFeature).value) == [x509.TLSFeatureType.status_request]
+
+
 # --- what people see --------------------------------------------------------------------------------------------------
 
 
@@ -648,3 +704,36 @@ def test_people_see_why_an_order_failed(world: World, client: Client) -> None:
     client.prove(waiting)
     assert [one.names for one in world.run(orders(OrderState.READY))] == [("late.example",)]
     assert datetime(2026, 3, 1, tzinfo=UTC) < whole.created_at
+
+
+def test_orders_are_found_by_a_whole_name_as_people_write_it(world: World, api: Api, client: Client) -> None:
+    for names in (("www.example", "shop.example"), ("*.example",), ("xn--bcher-kva.example",), ("www.example",)):
+        client.order(*names)
+    directory = world.run(acme_server.list_directories(world.services, world.actor))[0]
+
+    def found(search: str, **more: str | int) -> list[list[str]]:
+        listed = api.get(f"/api/v1/acme-directories/{directory.id}/orders", params={"search": search, **more})
+        assert listed.status_code == 200, listed.text
+        return [one["names"] for one in listed.json()["items"]]
+
+    assert found("www.example") == [["www.example"], ["www.example", "shop.example"]]
+    assert found(" WWW.Example. ", state="pending", limit=1) == [["www.example"]]
+    assert found("*.example") == [["*.example"]]
+    assert found("b\u00fccher.example") == [["xn--bcher-kva.example"]]
+    # No pattern, no part of a name, nothing that ends a statement.
+    for nothing in ("%.example", "_ww.example", "example", "w*.example", "'; --", "{www.example}", '"', "10.0.0.1"):
+        assert found(nothing) == []
+    assert len(found("  ")) == 4
+    first = api.get(f"/api/v1/acme-directories/{directory.id}/orders", params={"search": "www.example", "limit": 1})
+    assert found("www.example", cursor=first.json()["next_cursor"]) == [["www.example", "shop.example"]]
+
+    async def plan() -> str:
+        o = acme_orders.c
+        query = sa.select(o.id).where(o.names.contains(["www.example"]))
+        async with world.services.db.begin() as tx:
+            # A table of four rows is read whole otherwise, whatever it has.
+            await tx.execute(sa.text("SET LOCAL enable_seqscan = off"))
+            compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+            return "\n".join((await tx.execute(sa.text(f"EXPLAIN {compiled}"))).scalars())
+
+    assert "ix_acme_orders_names" in world.run(plan())

@@ -313,7 +313,7 @@ def started(bench: Bench, command: list[str]) -> Iterator[subprocess.Popen[bytes
         raise AssertionError((bench.folder / "log").read_text()[-4000:]) from error
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def await_served(bench: Bench, name: str, *, instead_of: x509.Certificate | None = None) -> x509.Certificate:

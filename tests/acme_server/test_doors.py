@@ -52,6 +52,18 @@ def test_a_service_is_opened_changed_by_revision_disabled_and_closed(api: Any) -
     assert api.get(place).status_code == 404
 
 
+def test_a_service_is_opened_on_a_ca_that_issues_alone(api: Any) -> None:
+    ca = builtin_ca(api.world)
+    api.world.run(authorities.disable_authority(api.world.services, api.world.actor, ca))
+    refused = api.post(PLACE, {"name": "Shop servers", "authority_id": ca})
+    assert (refused.status_code, refused.json()["code"]) == (409, "ca_not_active")
+
+
+def test_its_address_keeps_letters_without_their_accents(api: Any) -> None:
+    made = api.post(PLACE, {"name": "Büro Köln №1 ✓", "authority_id": builtin_ca(api.world)})
+    assert made.json()["slug"] == "buro-koln-no1"
+
+
 def test_a_key_shows_its_secret_once_and_binds_a_client(api: Any, service: dict[str, Any]) -> None:
     place = f"{PLACE}/{service['id']}"
     made = api.post(f"{place}/eab-keys", {"name": "web-1", "allowed_names": ["www.shop.example"]})

@@ -33,6 +33,8 @@ def test_usages_that_clients_ask_for_by_habit_are_let_be() -> None:
 def test_must_staple_which_would_be_left_out_is_refused() -> None:
     asked = csr(x509.TLSFeature([x509.TLSFeatureType.status_request]))
 
+    assert rules.read_order_csr(asked, ("www.example",), ACCOUNT).must_staple
+    rules.judge_must_staple("stapled", has_it=True)
     with pytest.raises(AcmeProblem, match="must-staple") as caught:
-        rules.read_order_csr(asked, ("www.example",), ACCOUNT)
+        rules.judge_must_staple("server", has_it=False)
     assert caught.value.kind == "badCSR"

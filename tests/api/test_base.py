@@ -40,6 +40,15 @@ def test_a_wrong_method_is_a_problem_that_names_the_right_ones(api: Any) -> None
     response = api.delete("/api/v1/me")
     _is_problem(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "GET"
+    assert api.request("PUT", "/api/v1/authorities/ca_0").headers["allow"] == "DELETE, GET, PATCH"
+
+
+def test_a_body_that_isn_t_sent_as_json_is_told_how(api: Any) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}  # what curl -d says
+    said = _is_problem(
+        api.request("POST", "/api/v1/groups", content=b'{"name": "x"}', headers=form), 422, "field_invalid"
+    )
+    assert "Content-Type: application/json" in said["fix"]
 
 
 def test_malformed_json_is_a_problem(api: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import re
-import socket
 import stat
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from certwright.entry.cli import output, settings
 from certwright.entry.cli.client import Api
 from certwright.entry.cli.errors import CliError
+from tests.servers.ports import free_port
 
 from .conftest import EMAIL, PASSWORD, Command, Running
 
@@ -286,8 +286,7 @@ def test_a_server_that_could_not_be_taken_back_is_told_with_the_way_on(
 
 
 def test_an_endpoint_is_watched_and_its_alarm_shown(signed_in: Command) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nothing:
-        port = nothing.getsockname()[1]
+    port = free_port()
     added = signed_in("endpoints", "add", "127.0.0.1", "--port", str(port))
     assert added.code == 0, added.err
     shown = signed_in("endpoints", "show", f"127.0.0.1:{port}", "--json")
@@ -307,9 +306,7 @@ def test_a_new_token_is_alone_on_standard_output(signed_in: Command) -> None:
 
 
 def test_a_server_that_is_not_there_ends_with_4(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    monkeypatch.setenv("CERTWRIGHT_URL", f"https://127.0.0.1:{port}")
+    monkeypatch.setenv("CERTWRIGHT_URL", f"https://127.0.0.1:{free_port()}")
     ended = command("certificates", "list")
     assert (ended.code, "Code: not_reachable" in ended.err, ended.out) == (4, True, "")
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from certwright.platform.config import Settings
-from certwright.rooms import acme_server
-from tests.acme_server.support import Client, Outside, builtin_ca, outside
+from certwright.rooms import acme_server, authorities
+from tests.acme_server.support import Client, Outside, builtin_ca, csr, outside
 
 SignIn = Callable[[Any], Any]
 
@@ -100,7 +100,11 @@ def test_a_key_is_shown_once_with_commands_and_its_client_is_seen(
     assert failed.error in html.unescape(orders)
     assert failed.id not in me.get(f"{place}/orders?state=valid").text
     assert issued.id in me.get(f"{place}/orders?state=valid&account={account.id}").text
-    assert failed.error in html.unescape(me.get(f"{place}/orders/{failed.id}").text)
+    assert issued.id in me.get(f"{place}/orders?q=www.shop.example&state=valid").text
+    nothing = me.get(f"{place}/orders?q=%25shop.example").text
+    assert ("No order like that" in nothing, 'value="%shop.example"' in nothing) == (True, True)
+    page = html.unescape(me.get(f"{place}/orders/{failed.id}").text)
+    assert (failed.error in page, "This order failed" in page) == (True, True)
     leaf = f"/authorities/{service.authority_id}/issued/{issued.issued_id}"
     assert leaf in me.get(f"{place}/orders/{issued.id}").text
     assert me.get(leaf).status_code == 200
@@ -111,6 +115,25 @@ def test_a_key_is_shown_once_with_commands_and_its_client_is_seen(
     assert 'name="with_accounts" value="yes"' in me.form(f"{place}/keys/{kid}/revoke", {"with_accounts": "yes"}).text
     assert me.form(f"{place}/keys/{kid}/revoke", {"confirmed": "yes", "with_accounts": "yes"}).status_code == 303
     assert "Revoked" in me.get(f"{place}/keys").text
+
+
+def test_an_order_the_ca_refuses_says_so_while_it_waits(api: Any, web: SignIn, place: str, net: Outside) -> None:
+    me, world = web(api.world.actor), api.world
+    (service,) = world.run(acme_server.list_directories(world.services, world.actor))
+    key = world.run(acme_server.create_eab_key(world.services, world.actor, service.id, name="web-1"))
+    client = Client(world, service, net, app=api.app).bind(key.key.id, key.secret)
+    order = client.order("www.shop.example").json()
+    client.look(client.show(client.read(order["authorizations"][0])))
+    assert "signs nothing" not in me.get(place).text + me.get("/authorities/acme").text
+    world.run(authorities.disable_authority(world.services, world.actor, service.authority_id))
+    assert client.post(order["finalize"], {"csr": csr("www.shop.example")}).status_code == 403
+
+    page = me.get(f"{place}/orders/{order['finalize'].split('/')[-2]}").text
+
+    assert "The CA refused it so far" in page
+    assert "is disabled" in page
+    assert "The CA of this service signs nothing" in me.get(place).text
+    assert "Its CA signs nothing." in me.get("/authorities/acme").text
 
 
 def test_services_of_another_account_are_not_there(api: Any, web: SignIn, place: str) -> None:

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from certwright.connectors.keykeeper import Pkcs11Token
 from certwright.rooms import authorities
 from certwright.x509.certificates import to_pem
+from certwright.x509.issue import Subject
 from tests.authorities.test_hierarchy import signed_outside
 from tests.console.conftest import Console, fill
 from tests.console.test_flow import Play
@@ -41,14 +42,21 @@ def test_a_ca_is_made_led_and_ended_without_any_script(api: Any, web: SignIn, is
     root = made.headers["location"].partition("?")[0]
     number = me.form("/authorities/new", {"place": "root", "name": "X", "common_name": "X", "days": "many"})
     assert 'id="e-days-1"' in number.text
+    odd = me.form(
+        "/authorities/new", {"place": "root", "name": "X", "common_name": "X", "permitted_uris": "*.shop.example"}
+    ).text  # fmt: skip
+    assert ('id="e-name_constraints-1"' in odd, "has a star" in odd, "*.shop.example</textarea>" in odd) == (True,) * 3
     below = me.form(
         "/authorities/new",
         {"place": "below", "parent_id": root.rpartition("/")[2], "name": "Shop <b>", "common_name": "Shop",
-         "path_len": "0", "permitted_dns": "shop.example", "ocsp_enabled": "yes"},
+         "path_len": "0", "permitted_dns": "shop.example", "permitted_emails": "@shop.example\nann@one.example",
+         "permitted_uris": ".shop.example", "excluded_emails": "old.shop.example", "excluded_uris": "x.shop.example",
+         "ocsp_enabled": "yes"},
     )  # fmt: skip
     low = below.headers["location"].partition("?")[0]
     shown = me.get(low).text
-    assert "shop.example" in shown
+    assert "shop.example, email:shop.example, email:ann@one.example, uri:.shop.example" in shown
+    assert "email:old.shop.example, uri:x.shop.example" in shown
     assert "Shop &lt;b&gt;" in shown
     assert "<b>" not in me.get("/authorities").text.replace("<body", "")
     assert "Disable this CA?" in me.form(f"{low}/disable", {"about": "Shop", "back": low}).text
@@ -64,6 +72,59 @@ def test_a_ca_is_made_led_and_ended_without_any_script(api: Any, web: SignIn, is
     assert "Revoked" in me.get(low).text
 
 
+def test_a_ca_that_certificates_end_with_is_revoked_by_its_name(api: Any, web: SignIn, issuing: str) -> None:
+    me, world = web(api.world.actor), api.world
+    top = authorities.CaRequest("Top", Subject(common_name="Top"), path_len=None)
+    root = world.run(authorities.create_authority(world.services, world.actor, top))
+    made = []
+    for name, parent in (("Middle", root), ("Low & sons", None)):
+        said = authorities.CaRequest(
+            name, Subject(common_name=name), parent_id=(parent or made[-1]).id, path_len=1 if parent else 0
+        )
+        made.append(world.run(authorities.create_authority(world.services, world.actor, said)))
+    middle, low = made
+    for ca in (root, middle, low):
+        assert "Type its name" not in me.get(f"/authorities/{ca.id}").text
+    request = authorities.LeafRequest("client", (), Subject(common_name="Ann"))
+    world.run(authorities.issue_leaves(world.services, world.actor, low.id, [request] * 2))
+    assert "2 certificates end with it." in me.get(f"/authorities/{middle.id}").text
+    sure = {"confirmed": "yes", "reason": "superseded"}
+    # The question comes first where there are no scripts; what was typed goes along.
+    assert 'name="typed_name" value="Low &amp; sons"' in me.form(
+        f"/authorities/{low.id}/revoke", {"reason": "superseded", "typed_name": "Low & sons"}
+    ).text  # fmt: skip
+    for typed in ({}, {"typed_name": "low & sons"}):
+        refused = me.form(f"/authorities/{low.id}/revoke", sure | typed)
+        assert (refused.status_code, 'id="e-typed_name-1"' in refused.text) == (422, True)
+    assert me.form(f"/authorities/{low.id}/revoke", sure | {"typed_name": " Low & sons "}).status_code == 303
+    assert world.run(authorities.get_authority(world.services, world.actor, low.id)).state == "revoked"
+    # With it they ended; the built-in CA is asked for by its name, whatever it issued.
+    assert "Type its name" not in me.get(f"/authorities/{middle.id}").text
+    assert "The product&#39;s own certificates end with it." in me.get(f"/authorities/{issuing}").text
+    assert me.form(f"/authorities/{issuing}/revoke", sure).status_code == 422
+
+
+def test_a_ca_is_renewed_on_its_page(api: Any, web: SignIn, issuing: str) -> None:
+    world = api.world
+    world.later(days=300)
+    me, place = web(world.actor), f"/authorities/{issuing}"
+    before = world.run(authorities.get_authority(world.services, world.actor, issuing))
+    asked = {"about": before.name, "back": place, "revision": str(before.revision), "renew_days": "many"}
+    assert "Renew this CA?" in me.form(f"{place}/renew", asked).text
+    wrong = me.form(f"{place}/renew", asked | {"confirmed": "yes"})
+    assert (wrong.status_code, 'id="e-renew_days-1"' in wrong.text) == (422, True)
+    far = me.form(f"{place}/renew", asked | {"confirmed": "yes", "renew_days": "100000"})
+    assert (far.status_code, 'id="e-renew_days-1"' in far.text) == (422, True)
+    sure = asked | {"confirmed": "yes", "renew_days": ""}
+    done = me.form(f"{place}/renew", sure)
+    assert done.status_code == 303
+    shown = me.get(done.headers["location"]).text
+    assert "Renewed, with the same key" in shown
+    after = world.run(authorities.get_authority(world.services, world.actor, issuing))
+    assert after.not_after > before.not_after
+    assert me.form(f"{place}/renew", sure).status_code == 412
+
+
 def test_a_pending_ca_shows_its_request_and_takes_its_certificate(api: Any, web: SignIn) -> None:
     me, world = web(api.world.actor), api.world
     made = me.form("/authorities/new", {"place": "outside", "name": "Out", "common_name": "Out", "path_len": "0"})
@@ -73,7 +134,15 @@ def test_a_pending_ca_shows_its_request_and_takes_its_certificate(api: Any, web:
     ca = world.run(authorities.get_authority(world.services, world.actor, place.rpartition("/")[2]))
     text = "".join(to_pem(der) for der in signed_outside(world, ca.csr_der))
     assert me.form(f"{place}/install", {"certificate_pem": text}).status_code == 303
-    assert "As the parent wishes" in me.get(place).text
+    shown = me.get(place).text
+    assert "As the parent wishes" in shown
+    # The same request is good for the next certificate.
+    assert "BEGIN CERTIFICATE REQUEST" in shown
+    assert f'action="{place}/install"' in shown
+    assert me.form(f"{place}/install", {"certificate_pem": text}).status_code == 409
+    again = "".join(to_pem(der) for der in signed_outside(world, ca.csr_der))
+    assert me.form(f"{place}/install", {"certificate_pem": again}).status_code == 303
+    assert "Renewed, with the same key" in me.get(place).text
 
 
 def test_a_wrong_import_forgets_the_secrets(api: Any, web: SignIn) -> None:

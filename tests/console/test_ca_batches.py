@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certwright.rooms import access, audit, authorities
 from certwright.rooms.authorities import CaRequest
+from certwright.rooms.authorities.tables import ca_profiles
 from certwright.x509.certificates import read_certificates
 from certwright.x509.issue import Subject
 from tests.console.conftest import Web
@@ -122,6 +124,15 @@ def test_a_kind_is_described_changed_and_deleted(api: Any, web: SignIn) -> None:
     assert me.form("/authorities/kinds/vpn", form | {"revision": str(made.revision)}).status_code == 412
     (same,) = [k for k in world.run(authorities.list_profiles(world.services, world.actor)) if k.name == "vpn"]
     assert same.body == made.body
+
+    async def saved_when_it_was_allowed() -> None:
+        old = made.body | {"extensions": [{"oid": "2.5.29.46", "value": "MAA=", "critical": False}]}
+        async with world.services.db.begin() as tx:
+            await tx.execute(sa.update(ca_profiles).where(ca_profiles.c.name == "vpn").values(body=old))
+
+    world.run(saved_when_it_was_allowed())
+    for address in ("/authorities/kinds", "/authorities/kinds/vpn"):
+        assert "the extension 2.5.29.46 is one that" in me.get(address).text
     assert "disabled" in me.get("/authorities/kinds/client").text
     assert "client_auth" in me.get("/authorities/kinds/new?from=client").text
     assert "Delete this kind?" in me.form("/authorities/kinds/vpn/delete", {"about": "vpn"}).text

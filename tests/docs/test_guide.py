@@ -19,7 +19,7 @@ from certwright.entry.cli.app import app as cli
 from certwright.platform.config import Settings
 from certwright.platform.telemetry import REGISTRY
 from certwright.rooms import access, watch
-from certwright.rooms.watch.metrics import EndpointGauges
+from certwright.rooms.watch.metrics import AuthorityGauges, EndpointGauges
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -157,11 +157,14 @@ def test_addresses_in_the_guide_are_served(page: str, method: str, path: str) ->
     assert (method, API_PREFIX + path) in known or (method, path) in known, page
 
 
+_COLLECTORS = (REGISTRY, EndpointGauges([]), AuthorityGauges([]))
+
+
 def test_metrics_in_the_guide_are_counted() -> None:
     named = set()
     for row in re.findall(r"^\| (`(?:certwright|probe|x509)_[^|]+) \|", words_of("watch.md"), re.MULTILINE):
         named |= set(re.findall(r"`([a-z0-9_]+)`", row))
-    counted = {family.name for collector in (REGISTRY, EndpointGauges([])) for family in collector.collect()}
+    counted = {family.name for collector in _COLLECTORS for family in collector.collect()}
     assert {name.removesuffix("_total") for name in named} == counted
 
 

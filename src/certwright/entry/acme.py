@@ -239,7 +239,9 @@ def _as_acme(problem: AcmeProblem | Problem) -> AcmeProblem:
     """What a room refused, in ACME's words; the sentence and how to fix it stay."""
     if isinstance(problem, AcmeProblem):
         return problem
-    said = f"{problem.message} {problem.fix}".strip()
+    # The CA is the service's, not the client's, to choose.
+    fix = "Ask whoever runs this ACME service." if problem.code == "ca_not_active" else problem.fix
+    said = f"{problem.message} {fix}".strip()
     match problem:
         case NotFound():
             return AcmeProblem("malformed", said, status=404)

@@ -287,13 +287,14 @@ async def list_orders(
     call: Caller = CALLER,
     account: Annotated[str | None, Query(max_length=64, description="of this ACME account alone")] = None,
     state: acme_server.OrderState | None = None,
+    search: Annotated[str | None, Query(max_length=300, description="a whole name")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
 ) -> Response:
     """Newest first; `error` says why one failed."""
     rows = await acme_server.list_orders(
-        call.services, call.actor, directory_id, acme_account_id=account, state=state, after=read_cursor(cursor),
-        limit=limit + 1,
+        call.services, call.actor, directory_id, acme_account_id=account, state=state, search=search,
+        after=read_cursor(cursor), limit=limit + 1,
     )  # fmt: skip
     return page_of(rows, limit, lambda order: order.id, asdict)
 

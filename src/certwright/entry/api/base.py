@@ -556,6 +556,9 @@ _PYDANTIC_CODES = MappingProxyType({
 def _said_of(error: Mapping[str, Any]) -> Problem:
     where, *rest = error["loc"]
     field = ".".join(str(part) for part in rest)[:200] or str(where)
+    if error["type"] == "model_attributes_type" and not rest:
+        return Invalid("field_invalid", "The body isn't read as a JSON object.", field=field,
+                       fix="Send one, with the header Content-Type: application/json.")  # fmt: skip
     code, message = _PYDANTIC_CODES.get(error["type"], ("field_invalid", ""))
     message = message or f"{str(error['msg']).removeprefix('Value error, ').rstrip('.')}."
     return Invalid(code, message, field=field, fix="Correct the field; the API description says what it takes.")
@@ -584,6 +587,12 @@ def http_problem(error: HTTPException, method: str) -> Problem:
     return problem
 
 
+def _allowed(request: Request) -> str:
+    """The methods of this address (RFC 9110 15.5.6); the framework names those of its first route alone."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in routes for method in getattr(route, "methods", None) or ()}))
+
+
 def install_problem_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
@@ -595,7 +604,10 @@ def install_problem_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return problem_response(http_problem(error, request.method), request_id_of(request), error.headers)
+        headers = error.headers
+        if error.status_code == 405:
+            headers = {**(headers or {}), "Allow": _allowed(request)}
+        return problem_response(http_problem(error, request.method), request_id_of(request), headers)
 
     app.add_exception_handler(Problem, refused)
     app.add_exception_handler(RequestValidationError, invalid)

@@ -178,7 +178,7 @@ def commands(
     service: Service,
     names: Annotated[list[str] | None, typer.Argument(help="Names to order.")] = None,
     client: Annotated[
-        str | None, typer.Option(help="certbot, lego, caddy, acme.sh, dehydrated or cert-manager alone.")
+        str | None, typer.Option(help="certbot, lego, caddy, apache, acme.sh, dehydrated or cert-manager alone.")
     ] = None,
     key_id: Annotated[str, typer.Option("--key", help="Id of a key from `acme keys new`.")] = "",
     email: Annotated[str, typer.Option(help="Contact of the account.")] = "admin@example.internal",
@@ -298,12 +298,13 @@ def list_orders(
     service: Service,
     account: Annotated[str | None, typer.Option(help="Of this client alone.")] = None,
     state: Annotated[str | None, typer.Option(help="pending, ready, valid or invalid.")] = None,
+    search: Annotated[str | None, typer.Option(help="Those with this whole name.")] = None,
     limit: Limit = 20,
     everything: Everything = False,
     as_json: Json = False,
 ) -> None:
     """List orders, newest first, with the reason of those that failed."""
-    _list(service, "orders", ORDER_COLUMNS, limit, everything, as_json, account=account, state=state)
+    _list(service, "orders", ORDER_COLUMNS, limit, everything, as_json, account=account, state=state, search=search)
 
 
 @orders.command(name="show")

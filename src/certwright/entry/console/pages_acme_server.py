@@ -31,13 +31,15 @@ _ONE = f"{_ADDRESS}/{{id}}"
 @pages.get(_ADDRESS, action="ccm:acme:list")
 async def list_page(call: Call) -> Response:
     found = await acme_server.list_directories(call.services, call.actor)
-    return page(call, "acme/list.html", {"services": found, "ca_names": await _ca_names(call)})
+    return page(call, "acme/list.html", {"services": found} | await _cas(call))
 
 
-async def _ca_names(call: Call) -> dict[str, str]:
-    if not call.allowed("ccm:ca:list"):
-        return {}
-    return {ca.id: ca.name for ca in await authorities.list_authorities(call.services, call.actor)}
+async def _cas(call: Call) -> dict[str, Any]:
+    """`ca_names` of those the actor may see; `idle_cas`, the state of those among them that sign nothing now."""
+    may_see = call.allowed("ccm:ca:list")
+    found = await authorities.list_authorities(call.services, call.actor) if may_see else []
+    idle = {ca.id: ca.state for ca in found if ca.state is not CaState.ACTIVE}
+    return {"ca_names": {ca.id: ca.name for ca in found}, "idle_cas": idle}
 
 
 # --- opening and changing --------------------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ async def _overview(call: Call, problem: Problem | None = None) -> Response:
     service = await _service(call)
     view = {
         "service": service,
-        "ca_names": await _ca_names(call),
+        **await _cas(call),
         "recipes": _recipes(service, call.actor.name),
         "root": await _web_root(call),
     }
@@ -269,17 +271,17 @@ async def deactivate(call: Call) -> Response:
 @pages.get(f"{_ONE}/orders", action="ccm:acme:list")
 async def orders_page(call: Call) -> Response:
     service = await _service(call)
-    state, account = call.query.text("state"), call.query.optional("account")
+    state, account, q = call.query.text("state"), call.query.optional("account"), call.query.text("q")
     chosen = OrderState(state) if state in tuple(OrderState) else None
     rows = await acme_server.list_orders(
-        call.services, call.actor, service.id, acme_account_id=account, state=chosen,
+        call.services, call.actor, service.id, acme_account_id=account, state=chosen, search=q,
         after=call.query.optional("after"), limit=PAGE + 1,
     )  # fmt: skip
-    lines, next_href = paged(rows, f"{_ADDRESS}/{service.id}/orders", state=state, account=account or "")
+    lines, next_href = paged(rows, f"{_ADDRESS}/{service.id}/orders", q=q, state=state, account=account or "")
     states = [("", _("any"))] + [(one.value, words.word(words.ACME_ORDER_STATES, one.value)) for one in OrderState]
     view = {
         "service": service, "lines": lines, "next_href": next_href, "states": states, "account": account,
-        "values": {"state": chosen.value if chosen else ""},
+        "filtered": bool(q or chosen or account), "values": {"q": q, "state": chosen.value if chosen else ""},
     }  # fmt: skip
     return page(call, "acme/orders.html", view)
 

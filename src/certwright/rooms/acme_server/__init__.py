@@ -24,7 +24,7 @@ from certwright.rooms.acme_server.manage import (
 )
 from certwright.rooms.acme_server.nonces import Nonces
 from certwright.rooms.acme_server.proofs import Prover
-from certwright.rooms.acme_server.store import KnownClients, KnownDirectories, directory_url
+from certwright.rooms.acme_server.store import KnownClients, KnownDirectories, directory_url, served_authorities
 from certwright.rooms.acme_server.tables import acme_authorizations, acme_eab_keys
 from certwright.rooms.acme_server.words import (
     CHALLENGES,
@@ -76,6 +76,7 @@ __all__ = [
     "protocol",
     "register",
     "revoke_eab_key",
+    "served_authorities",
     "update_directory",
 ]
 

@@ -61,7 +61,8 @@ async def create_directory(
 ) -> AcmeDirectory:
     """Opens an ACME service on a CA that issues. Needs `ccm:acme:create`, and `ccm:cert:issue` on the CA.
 
-    Raises Invalid naming the field, `profile_unknown`, Refused `acme_slug_taken`, `ca_is_root`, NotFound for the CA.
+    Raises Invalid naming the field, `profile_unknown`, Refused `acme_slug_taken`, `ca_is_root`,
+    `ca_not_active`, NotFound for the CA.
     """
     access.require_somewhere(actor, "ccm:acme:create")
     name = rules.judge_label(request.name)
@@ -78,7 +79,7 @@ async def create_directory(
     try:
         async with services.db.begin() as tx:
             project = await access.project_for(tx, actor, "ccm:acme:create", project_id)
-            await _judge_ca(tx, actor, request.authority_id)
+            await _judge_ca(tx, actor, request.authority_id, now)
             await _judge_profiles(tx, actor.account_id, values["profiles"])
             await _take_slug(tx, actor.account_id, slug, now)
             row = (
@@ -119,8 +120,8 @@ def _once(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-async def _judge_ca(tx: Tx, actor: Actor, authority_id: str) -> None:
-    if not await authorities.signs_for(tx, actor, authority_id):
+async def _judge_ca(tx: Tx, actor: Actor, authority_id: str, now: datetime) -> None:
+    if not await authorities.signs_for(tx, actor, authority_id, now):
         raise Refused("ca_is_root", "A root signs CAs and nothing else.", field="authority_id",
                       fix="Choose an issuing CA.")  # fmt: skip
 
@@ -404,12 +405,14 @@ async def list_orders(
     *,
     acme_account_id: str | None = None,
     state: OrderState | None = None,
+    search: str | None = None,
     after: str | None = None,
     limit: int = 20,
 ) -> list[AcmeOrder]:
-    """Newest first. Needs `ccm:acme:list`. An order that waits is `ready` once all its names are shown, and `invalid`
-    when its time is over."""
+    """Newest first; `search` is a whole name as people write it. Needs `ccm:acme:list`. An order that waits is `ready`
+    once all its names are shown, and `invalid` when its time is over."""
     o, now = acme_orders.c, services.clock.now()
+    newest_first: sa.ColumnElement[str] = o.id
     async with services.db.read() as tx:
         await store.visible_directory(tx, actor, "ccm:acme:list", directory_id)
         query = sa.select(acme_orders).where(o.directory_id == directory_id)
@@ -417,9 +420,14 @@ async def list_orders(
             query = query.where(o.acme_account_id == acme_account_id)
         if state is not None:
             query = query.where(_in_state(state, now))
+        if search and search.strip():
+            query = query.where(o.names.contains([rules.as_ordered(search)]))
+            # Not an order that an index has: PostgreSQL would read all orders backwards until it has a page of this
+            # name, and for most names that is all there are.
+            newest_first = o.id.concat("")
         if after is not None:
             query = query.where(o.id < after)
-        rows = (await tx.execute(query.order_by(o.id.desc()).limit(limit))).all()
+        rows = (await tx.execute(query.order_by(newest_first.desc()).limit(limit))).all()
         proofs = await _proofs(tx, rows)
         serials = await authorities.serials_of(tx, [row.issued_id for row in rows if row.issued_id is not None])
     return [_order(row, proofs, serials, now) for row in rows]

@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import lru_cache
@@ -209,7 +209,7 @@ async def _look_http(services: Services, identifier: Identifier, token: str, aut
     except EgressProblem as problem:
         # For whoever runs this server; the client learns less.
         log.info("a challenge's file can't be had", code=problem.code, reason=problem.message)
-        return _failed(problem.code, port, identifier)
+        return _failed(problem.code, problem.extra, port, identifier)
     if not 200 <= fetched.status < 300:
         return _unauthorized(f"{url} was answered with status {fetched.status}; the challenge's file must be there.",
                              identifier)  # fmt: skip
@@ -237,7 +237,7 @@ async def _look_dns(services: Services, identifier: Identifier, authorization: s
     if found:
         return _unauthorized(f"{where} has {found} TXT record(s), and none is this challenge's.", identifier)
     outcomes = {said.outcome for said in looks}
-    if outcomes <= {Outcome.NO_SUCH_NAME, Outcome.NO_SUCH_TYPE, Outcome.ALIAS}:
+    if outcomes <= _NOTHING_THERE:
         return _unauthorized(f"There is no TXT record at {where}.", identifier)
     why = ", ".join(sorted(outcome.replace("_", " ") for outcome in outcomes)) or "no server is named for the zone"
     return AcmeProblem("dns", f"The DNS servers don't say what is at {where}: {why}.", identifier=identifier)
@@ -258,7 +258,7 @@ async def _look_tls(services: Services, identifier: Identifier, authorization: s
         return AcmeProblem("tls", f"What answers at {where} doesn't speak acme-tls/1.", identifier=identifier)
     if attempt.code is not None:
         log.info("a challenge's connection fails", code=attempt.code, reason=attempt.message)
-        return _failed(attempt.code, attempt.port, identifier)
+        return _failed(attempt.code, attempt.extra, attempt.port, identifier)
     if attempt.names != (identifier.value,) or attempt.digest is None:
         return _unauthorized(f"What answers acme-tls/1 at {where} shows another certificate than the challenge's.",
                              identifier)  # fmt: skip
@@ -267,10 +267,17 @@ async def _look_tls(services: Services, identifier: Identifier, authorization: s
     return None
 
 
-def _failed(code: str, port: int, identifier: Identifier) -> AcmeProblem:
+_NOTHING_THERE = frozenset({Outcome.NO_SUCH_NAME, Outcome.NO_SUCH_TYPE, Outcome.ALIAS})
+
+
+def _failed(code: str, extra: Mapping[str, Any], port: int, identifier: Identifier) -> AcmeProblem:
     """What the guarded client says, without the addresses: those are what the inner DNS knows, and clients may be
-    strangers."""
+    strangers. Of names that a redirect led to, nothing at all."""
     where = f"{identifier.value} port {port}"
+    if code == "egress_dns" and extra.get("host") == identifier.value and extra.get("outcome") not in _NOTHING_THERE:
+        why = str(extra.get("outcome")).replace("_", " ")
+        return AcmeProblem("dns", f"The DNS that this server asks doesn't say where {identifier.value} is: {why}.",
+                           identifier=identifier)  # fmt: skip
     kind, detail = {
         "egress_dns": ("dns", f"{identifier.value} has no address in the DNS that this server asks."),
         "egress_tls": ("tls", f"TLS with {where} fails."),

@@ -597,15 +597,25 @@ async def finalize(services: Services, asked: Asked, order_id: str) -> Reply:
         raise AcmeProblem("badCSR", "The payload has no csr.")
     row = _ready(asked, await store.order_at_once(services, asked.nonce, order_id))
     request = rules.read_order_csr(csr, row.names, client.jwk)
-    if not await _issue_at_once(services, asked, client, row, request):
-        async with services.db.begin() as tx:
-            row = _ready(asked, await store.order_with_proofs(tx, client.id, order_id, lock=True))
-            await store.require_account(tx, client)
-            issued = await authorities.issue_for_client(
-                tx, services, _actor(asked, client), asked.served.authority_id,
-                _issue_request(asked, client, row, request),
-            )  # fmt: skip
-            await store.fulfil(tx, order_id, issued.id)
+    if request.must_staple:
+        async with services.db.read() as tx:
+            has_it = await authorities.must_staple(tx, asked.served.account_id, row.profile)
+        rules.judge_must_staple(row.profile, has_it=has_it)
+    try:
+        if not await _issue_at_once(services, asked, client, row, request):
+            async with services.db.begin() as tx:
+                row = _ready(asked, await store.order_with_proofs(tx, client.id, order_id, lock=True))
+                await store.require_account(tx, client)
+                issued = await authorities.issue_for_client(
+                    tx, services, _actor(asked, client), asked.served.authority_id,
+                    _issue_request(asked, client, row, request),
+                )  # fmt: skip
+                await store.fulfil(tx, order_id, issued.id)
+    except Problem as problem:
+        # The order stays as it is, so the client may try again; people see what keeps it from getting on.
+        error = AcmeProblem("unauthorized", problem.message).document(top=False)
+        await store.note_refusal(services.db, client.id, order_id, error)
+        raise
     document = documents.order(row, OrderState.VALID, asked.places)
     return Reply(document, location=asked.places.at("order", order_id))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from typing import Any, Final
 from certwright.acme.jose import from_b64url
 from certwright.acme.objects import Identifier
 from certwright.acme.requests import AcmeProblem, account_key, malformed
-from certwright.kernel.names import looks_like_ip, parse_dns_name
+from certwright.kernel.names import looks_like_ip, parse_dns_name, parse_ip
 from certwright.kernel.problems import Invalid, Problem
 from certwright.rooms.acme_server.words import (
     CHALLENGES,
@@ -117,6 +118,14 @@ def raise_all(wrong: Sequence[AcmeProblem]) -> None:
     kinds = {problem.kind for problem in wrong}
     kind = kinds.pop() if len(kinds) == 1 else "rejectedIdentifier"
     raise AcmeProblem(kind, f"{len(wrong)} of the identifiers can't be certified.", subproblems=tuple(wrong))
+
+
+def as_ordered(text: str) -> str:
+    """A name as people write it, in the form orders keep it in; what is no name at all is no order's either."""
+    try:
+        return str(parse_ip(text)) if looks_like_ip(text) else parse_dns_name(text).ascii
+    except Invalid:
+        return text.strip()
 
 
 def identifier_of(name: str) -> Identifier:
@@ -256,7 +265,11 @@ def judge_profile(said: object, profiles: Sequence[str]) -> str:
 
 def profile_words(name: str) -> str:
     """What the directory tells of a profile; of kinds people described, their name must say it."""
-    return {"server": "TLS servers", "client": "TLS clients (mutual TLS)"}.get(name, f"certificates of the kind {name}")
+    known = {
+        "server": "TLS servers", "server_short": "TLS servers, for a week at most, without revocation",
+        "client": "TLS clients (mutual TLS)",
+    }  # fmt: skip
+    return known.get(name, f"certificates of the kind {name}")
 
 
 def judge_reason(said: object) -> str:
@@ -284,9 +297,11 @@ def judge_csr_names(ordered: Sequence[str], dns: Sequence[str], ips: Sequence[st
 
 @dataclass(frozen=True, slots=True)
 class OrderCsr:
-    """What counts of a CSR: names were ordered, and all else the profile says."""
+    """What counts of a CSR: names were ordered, and all else the profile says. `must_staple`: it asks for it, so the
+    profile has to say so."""
 
     public_key: PublicKey
+    must_staple: bool = False
 
 
 def read_order_csr(text: str, ordered: Sequence[str], account_jwk: Mapping[str, str]) -> OrderCsr:
@@ -302,12 +317,16 @@ def read_order_csr(text: str, ordered: Sequence[str], account_jwk: Mapping[str, 
         kind = "badPublicKey" if "key" in problem.code else "badCSR"
         raise AcmeProblem(kind, f"{problem.message} {problem.fix}".strip()) from None
     judge_csr_names(ordered, facts.dns_names, facts.ip_addresses)
-    if facts.must_staple:
-        # RFC 8555 section 7.4. Usages, which clients ask for by habit, are the profile's.
-        raise AcmeProblem("badCSR", "The CSR asks for OCSP must-staple, which this CA doesn't put in; make it without.")
     if facts.spki_sha256 == key_mark(account_key(account_jwk)):
         raise AcmeProblem("badCSR", "The CSR has the account's own key; make another for the certificate.")
-    return OrderCsr(facts.public_key)
+    return OrderCsr(facts.public_key, facts.must_staple)
+
+
+def judge_must_staple(profile: str, *, has_it: bool) -> None:
+    """Of a CSR that asks for it (RFC 8555 section 7.4); usages, which clients ask for by habit, are the profile's."""
+    if not has_it:
+        raise AcmeProblem("badCSR", f"The CSR asks for OCSP must-staple, which certificates of the profile {profile} "
+                          "don't have; make it without.")  # fmt: skip
 
 
 def key_mark(key: Any) -> str:
@@ -331,8 +350,10 @@ def days(number: int) -> timedelta:
 
 
 def slug_of(name: str) -> str:
-    """An address part made of a name, such as `shop-servers`; "acme" where nothing is left of it."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50].strip("-") or "acme"
+    """An address part made of a name, such as `shop-servers`, letters without their accents; "acme" where nothing is
+    left of it."""
+    plain = "".join(one for one in unicodedata.normalize("NFKD", name) if not unicodedata.combining(one))
+    return re.sub(r"[^a-z0-9]+", "-", plain.casefold()).strip("-")[:50].strip("-") or "acme"
 
 
 def judge_slug(slug: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from certwright.acme.requests import AcmeProblem
 from certwright.kernel.actor import Actor
 from certwright.kernel.problems import NotFound, not_found
-from certwright.platform.db import Database, Said, Tx
+from certwright.platform.db import Database, Said, Tx, is_one_of
 from certwright.platform.services import Services
 from certwright.rooms import access, authorities
 from certwright.rooms.acme_server import nonces, rules
@@ -59,6 +59,15 @@ class KnownDirectories:
             raise NotFound("acme_closed", "There is no ACME service at this address, or it is closed.",
                            fix="Ask whoever runs this CA for the address of one that is open.")  # fmt: skip
         return served
+
+
+async def served_authorities(tx: Tx, ids: Collection[str]) -> set[str]:
+    """Which of these CAs ACME clients are sent to: those with a directory that is open."""
+    if not ids:
+        return set()
+    d = acme_directories.c
+    query = sa.select(d.authority_id).where(is_one_of(d.authority_id, list(ids)), d.disabled_at.is_(None))
+    return set(await tx.scalars(query))
 
 
 class KnownClients:
@@ -292,6 +301,17 @@ async def fulfil_at_once(
     """Records the certificate and makes the order valid, in one statement. False, and nothing done, where the order
     isn't open any more or somebody is at it, the account was turned away, or the CA isn't as it was."""
     return await _FULFIL.row(db, order=order_id, client=client_id, now=now, **signed.values) is not None
+
+
+async def note_refusal(db: Database, client_id: str, order_id: str, error: dict[str, Any]) -> None:
+    """Why the CA signed nothing for an order that goes on waiting."""
+    o = acme_orders.c
+    async with db.begin() as tx:
+        await tx.execute(
+            sa.update(acme_orders)
+            .where(o.id == order_id, o.acme_account_id == client_id, o.status == "pending")
+            .values(error=error)
+        )
 
 
 async def require_account(tx: Tx, client: Client) -> None:

@@ -148,6 +148,7 @@ acme_orders = sa.Table(
     sa.Index("ix_acme_orders_open", "acme_account_id", postgresql_where=sa.text("status = 'pending'")),
     sa.Index("ix_acme_orders_failed", "acme_account_id", "created_at", postgresql_where=sa.text("status = 'invalid'")),
     sa.Index("ix_acme_orders_directory", "directory_id", "id"),
+    sa.Index("ix_acme_orders_names", "names", postgresql_using="gin"),
     sa.Index("uq_acme_orders_issued", "issued_id", unique=True, postgresql_where=sa.text("issued_id IS NOT NULL")),
     sa.Index(
         "uq_acme_orders_replaces",

@@ -242,7 +242,7 @@ async def _look_at_tls_alpn(egress: Egress, name: str, port: int, context: ssl.S
             name, port, timeout=FILE_TIMEOUT, tls=context, server_hostname=tls_alpn_server_name(name)
         )
     except EgressProblem as problem:
-        return TlsAttempt(name, port, code=problem.code, message=problem.message, fix=problem.fix)
+        return TlsAttempt(name, port, code=problem.code, message=problem.message, fix=problem.fix, extra=problem.extra)
     try:
         spoken = connection.writer.get_extra_info("ssl_object")
         names, digest = read_tls_alpn(spoken.getpeercert(binary_form=True) or b"")

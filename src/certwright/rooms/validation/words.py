@@ -259,6 +259,7 @@ class TlsAttempt:
     code: str | None = None
     message: str = ""
     fix: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
