@@ -31,7 +31,7 @@ from certwright.entry import wiring
 from certwright.entry.app import create_app
 from certwright.kernel.actor import Actor, Grant, Statement
 from certwright.kernel.clock import SetClock
-from certwright.platform import jobs
+from certwright.platform import jobs, resolver
 from certwright.platform.config import Settings
 from certwright.platform.db import Database
 from certwright.platform.migrations import migrate
@@ -39,6 +39,7 @@ from certwright.platform.processes import Processes
 from certwright.platform.services import Services
 from certwright.rooms import access, accounts
 from tests.servers import postgres
+from tests.servers.no_names import no_names
 from tests.servers.processes import Here
 
 T = TypeVar("T")
@@ -101,6 +102,15 @@ def command_trees() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", made)
         patch.setattr(typer.testing, "_get_command", made)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def names_of_nobody() -> Iterator[None]:
+    """Where no DNS server is configured, none of this machine's is asked, but one to which no name exists."""
+    with no_names() as endpoint, pytest.MonkeyPatch.context() as patch:
+        host, _, port = endpoint.partition(":")
+        patch.setattr(resolver, "system_servers", lambda: (resolver.Nameserver(host, int(port)),))
         yield
 
 

@@ -131,7 +131,7 @@ def place() -> str:
 def watch_commits(db: Database, fate: Fate) -> None:
     """A moment before and one after each commit of a transaction that wrote something, and around each statement that
     commits by itself."""
-    begin, single, fetch = db.begin, db.single, db.fetch
+    begin, moment, single, fetch = db.begin, db.moment, db.single, db.fetch
 
     @asynccontextmanager
     async def counted() -> AsyncIterator[Tx]:
@@ -155,6 +155,12 @@ def watch_commits(db: Database, fate: Fate) -> None:
             yield tx
 
     @asynccontextmanager
+    async def still() -> AsyncIterator[Tx]:
+        fate.heed()
+        async with moment() as tx:
+            yield tx
+
+    @asynccontextmanager
     async def at_once() -> AsyncIterator[Tx]:
         await fate.moment("before a statement of its own")
         async with single() as tx:
@@ -167,7 +173,8 @@ def watch_commits(db: Database, fate: Fate) -> None:
         await fate.moment("after a statement of its own")
         return found
 
-    db.begin, db.read, db.single, db.fetch = counted, living, at_once, fetched  # type: ignore[method-assign]
+    db.begin, db.moment, db.read = counted, still, living  # type: ignore[method-assign]
+    db.single, db.fetch = at_once, fetched  # type: ignore[method-assign]
 
 
 # --- outside ---------------------------------------------------------------------------------------------------------
@@ -480,10 +487,6 @@ class Process:
         self.stage.engines.append(self.services.db.engine)
 
 
-def _use(db: Database, engine: AsyncEngine) -> None:
-    db.engine, db._reading = engine, engine.execution_options(isolation_level="AUTOCOMMIT")
-
-
 class Pair:
     """Two processes that do the same work at once: each step is run by both, as when one outlives its lease, and each
     waits for the other whenever it is about to tell the outside something."""
@@ -612,7 +615,7 @@ class Stage:
         fate.strike = strike
         services = await wiring.build(self.settings, clock=self.clock)
         if self.engines:
-            _use(services.db, self.engines.pop())
+            services.db.run_on(self.engines.pop())
         watch_commits(services.db, fate)
         outside = Outside(fate)
         outside.files, outside.records = self.files, self.records

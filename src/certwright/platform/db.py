@@ -227,7 +227,7 @@ class Database:
                 field="CERTWRIGHT_DATABASE_URL", fix="Write postgresql://user:password@host/database.",
             )  # fmt: skip
         self.dsn = urlunsplit(split._replace(scheme="postgresql"))
-        self.engine: AsyncEngine = create_async_engine(
+        engine = create_async_engine(
             urlunsplit(split._replace(scheme="postgresql+asyncpg")),
             pool_size=pool_size,
             max_overflow=0,
@@ -244,10 +244,15 @@ class Database:
             },
             hide_parameters=True,
         )
-        # The same pool, without BEGIN and COMMIT.
-        self._reading = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._of_one_moment = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self.run_on(engine)
         self._straight = _Straight(self.dsn)
+
+    def run_on(self, engine: AsyncEngine) -> None:
+        """Take the connections of this engine from now on."""
+        self.engine = engine
+        # The same pool, without BEGIN and COMMIT.
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._of_one_moment = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     def begin(self) -> AbstractAsyncContextManager[Tx]:
         """One transaction: commits at the end, rolls back on any exception. Each statement sees what was committed

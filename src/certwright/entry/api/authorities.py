@@ -22,6 +22,7 @@ from certwright.entry.api.base import (
     read_cursor,
 )
 from certwright.entry.api.certificates import SummaryOut
+from certwright.entry.api.openapi import IF_MATCH
 from certwright.kernel.problems import Problem
 from certwright.rooms import authorities, certificates
 from certwright.x509.certificates import to_pem
@@ -423,7 +424,10 @@ async def certify_authority(authority_id: str, body: SubordinateIn, call: Caller
     return json_response(leaf_json(made), 201, location)
 
 
-@router.post(f"{_CAS}/{{authority_id}}/renew", action="ccm:ca:update", response_model=AuthorityOut)
+@router.post(
+    f"{_CAS}/{{authority_id}}/renew",
+    action="ccm:ca:update", response_model=AuthorityOut, openapi_extra={"parameters": [IF_MATCH]},
+)  # fmt: skip
 async def renew_authority(authority_id: str, body: RenewIn, request: Request, call: Caller = CALLER) -> Response:
     """A new certificate for the same name and key that ends later; a root signs its own, the CA above any other one.
     Both certificates verify what was issued under either. Needs If-Match."""
