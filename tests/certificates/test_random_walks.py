@@ -35,7 +35,7 @@ from tests.flows.promises import check_audit, check_inside, check_outside, check
 from tests.flows.stage import APPLICANT, Stage, organisation
 from tests.servers.tls import issue
 
-WALKS = int(os.environ.get("CERTWRIGHT_WALKS") or 0) or 150
+WALKS = int(os.environ.get("CERTWRIGHT_WALKS") or 0) or 60
 
 S, Op = State, Operation
 
